@@ -1,0 +1,17 @@
+//! What runs on each node.
+
+pub mod api;
+pub mod client;
+pub mod deadman;
+mod dial;
+mod driver;
+mod hands;
+mod lock;
+mod notices;
+pub mod peers;
+mod publish;
+mod start;
+mod state;
+pub mod tls;
+
+pub use start::{Agent, AgentBuilder, host_port, policy};

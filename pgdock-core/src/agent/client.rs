@@ -1,0 +1,168 @@
+//! [`AgentClient`]: one agent, as operators' tools see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use jiff::Timestamp;
+use rustls::ClientConfig;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::api::{NodeStatus, OrderAnswer, OrderRequest, Outcome};
+use super::dial::{DialError, Target, dial, request};
+use crate::decide::action::Verdict;
+use crate::event::Event;
+use crate::{Error, ErrorKind, Result};
+
+/// How long an agent may take to answer a reading call.
+const READ_BUDGET: Duration = Duration::from_secs(5);
+/// How long a connection may take to come about.
+const CONNECT_BUDGET: Duration = Duration::from_secs(3);
+/// How much longer than the agent the client waits for an order, so that the agent can say how it stands.
+const GRACE: Duration = Duration::from_secs(2);
+/// The longest answer, in bytes: two files of events.
+const ANSWER_MAX: usize = 32 * 1024 * 1024;
+
+/// One agent, reached over TLS. Cheap to make; each call makes a connection of its own.
+#[derive(Clone, Debug)]
+pub struct AgentClient {
+    target: Target,
+    tls: Arc<ClientConfig>,
+    token: Option<SecretString>,
+}
+
+impl AgentClient {
+    /// The agent at `address`, given as `host:port`. `tls` comes from
+    /// [`client_config`](super::tls::client_config).
+    ///
+    /// # Errors
+    /// `Invalid` when it is no such address.
+    pub fn new(address: &str, tls: Arc<ClientConfig>) -> Result<Self> {
+        Ok(Self { target: Target::new(address)?, tls, token: None })
+    }
+
+    /// With the token, which orders need.
+    #[must_use]
+    pub fn with_token(mut self, token: SecretString) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Expects the certificate to name another host than the address does, as behind a tunnel.
+    ///
+    /// # Errors
+    /// `Invalid` when it is no name of a host.
+    pub fn verified_as(mut self, host: &str) -> Result<Self> {
+        self.target = self.target.verified_as(host)?;
+        Ok(self)
+    }
+
+    /// How the node stands.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not answer, `Invalid` when another cluster's agent does.
+    pub async fn status(&self) -> Result<NodeStatus> {
+        self.read("/v1/status").await
+    }
+
+    /// What happened on the node, oldest first: at and after a time, or all that it still knows.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub async fn events(&self, since: Option<Timestamp>) -> Result<Vec<Event>> {
+        match since {
+            // Written with a final Z, so that nothing in it needs escaping.
+            Some(since) => self.read(&format!("/v1/events?since={since}")).await,
+            None => self.read("/v1/events").await,
+        }
+    }
+
+    /// Gives an order, and waits until it ended, but no longer than `deadline` from now.
+    ///
+    /// # Errors
+    /// `Conflict` when another order is under way, `Invalid` without the right token or for a body that the
+    /// agent does not accept. Where the order may have taken effect all the same, the error is
+    /// `Unavailable`, and its outcome unknown.
+    pub async fn order(&self, order: &OrderRequest, deadline: Duration) -> Result<Verdict> {
+        let path = format!("/v1/{}", order.name());
+        let body = Bytes::from(order.body(deadline).to_string());
+        let (status, body) = self.call(Method::POST, &path, body, deadline + GRACE).await?;
+        let answer: OrderAnswer = match serde_json::from_slice(&body) {
+            Ok(answer) => answer,
+            Err(_) => return Err(self.unexpected(status, &body)),
+        };
+        let node = &self.target.address;
+        match answer.outcome {
+            Outcome::Done => Ok(Verdict::Done(answer.message)),
+            Outcome::Refused => Ok(Verdict::Refused(answer.message)),
+            Outcome::Failed => Ok(Verdict::Failed(answer.message)),
+            Outcome::Busy => Err(Error::conflict(format!("{}. agent={node}", answer.message))
+                .hint("nothing was done; try again when it ended")),
+            Outcome::Unknown => Err(Error::unavailable(format!("{}. agent={node}", answer.message))
+                .outcome_unknown()
+                .hint("look at the status before you try again")),
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let (status, body) = self.call(Method::GET, path, Bytes::new(), READ_BUDGET).await?;
+        if status != StatusCode::OK {
+            return Err(self.unexpected(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|e| {
+            Error::invalid(format!("the agent's answer is not understood. agent={}", self.target.address))
+                .because(e)
+                .hint("agent and client may be of different versions")
+        })
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes, budget: Duration) -> Result<(StatusCode, Bytes)> {
+        let address = &self.target.address;
+        let changes = method != Method::GET;
+        let request = request(method, &self.target, path, self.token.as_ref(), body)?;
+        let silent = |what: &str| Error::unavailable(format!("{what}. agent={address}"));
+        let mut connection = match tokio::time::timeout(CONNECT_BUDGET, dial(&self.target, &self.tls)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(DialError::Refused(e))) => {
+                return Err(silent("no agent listens there").because(e).hint("start the agent on that node"));
+            }
+            Ok(Err(DialError::Unreachable(e))) => return Err(silent("the agent cannot be reached").because(e)),
+            Ok(Err(DialError::BadIdentity(why))) => {
+                return Err(Error::invalid(format!("the agent is not trusted: {why}"))
+                    .hint("check the address, and that the certificates are those of this cluster"));
+            }
+            Err(_) => return Err(silent("the agent cannot be reached in time")),
+        };
+        let exchange = async {
+            let response = connection.sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await?.to_bytes();
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status, body))
+        };
+        let lost = |error: Error| if changes { error.outcome_unknown() } else { error };
+        match tokio::time::timeout(budget, exchange).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(e)) => Err(lost(silent("the connection to the agent broke").because(e))),
+            Err(_) => Err(lost(silent("the agent did not answer in time"))),
+        }
+    }
+
+    fn unexpected(&self, status: StatusCode, body: &[u8]) -> Error {
+        #[derive(Deserialize)]
+        struct Fault {
+            error: String,
+            hint: String,
+        }
+        let kind = if status.is_server_error() { ErrorKind::Unavailable } else { ErrorKind::Invalid };
+        let values = format!("agent={}, status={}", self.target.address, status.as_u16());
+        match serde_json::from_slice::<Fault>(body) {
+            Ok(fault) => Error::new(kind, format!("{}. {values}", fault.error)).hint(fault.hint),
+            Err(_) => Error::new(kind, format!("the agent's answer is not understood. {values}"))
+                .hint("something else than an agent may listen there"),
+        }
+    }
+}

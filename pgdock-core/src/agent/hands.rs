@@ -1,0 +1,147 @@
+//! [`Hands`]: carries out what was decided for PostgreSQL, one action at a time.
+//!
+//! Each function here does one action of [`decide`](crate::decide) from beginning to end, and writes down
+//! what must survive a crash before it relies on it. A function may be cancelled at any await.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::state::StateFile;
+use crate::decide::Action;
+use crate::postgres::instance::{Detached, Instance};
+use crate::report::Pledge;
+use crate::settings::Settings;
+use crate::{Error, Lsn, NodeName, Result, Role, Term};
+
+/// How long a copy may take: only so that it ends some time. What is slow here is the size.
+const COPY_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// What an action on PostgreSQL leaves behind for the view.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// Nothing that an observation does not show.
+    Nothing,
+    /// The position of a barrier for the present names.
+    Barrier(Lsn),
+}
+
+/// What works on PostgreSQL.
+#[derive(Debug)]
+pub(crate) struct Hands {
+    pub(crate) instance: Arc<Instance>,
+    pub(crate) state: Arc<StateFile>,
+    pub(crate) settings: Arc<Settings>,
+}
+
+impl Hands {
+    /// Does one action of the Postgres lane. `term` is the document's.
+    pub(crate) async fn perform(&self, action: Action, term: Term) -> Result<Left> {
+        let instance = &self.instance;
+        match action {
+            Action::Bootstrap => self.bootstrap().await?,
+            Action::Clone { from, system_identifier } => self.clone_from(&from, system_identifier).await?,
+            Action::Rewind { from, fork } => self.rewind_from(&from, fork).await?,
+            Action::StartStandby { upstream } => instance.start(Role::Standby, upstream.as_ref()).await?,
+            Action::StartPrimary => {
+                self.state.update(move |d| d.reign = term).await?;
+                instance.start(Role::Primary, None).await?;
+            }
+            Action::Fence { .. } => instance.fence().await?,
+            Action::Detach { pledge } => {
+                let Detached { timeline, flushed } = instance.detach().await?;
+                if let Some(version) = pledge {
+                    let member = instance.member().ok_or_else(|| Error::not_ready("this node has no identity yet"))?;
+                    let pledge = Pledge { version, member, timeline, flushed };
+                    self.state.update(move |d| d.pledge = Some(pledge)).await?;
+                }
+            }
+            Action::Attach { upstream } => {
+                instance.attach(&upstream).await?;
+                self.state.update(|d| d.rewound = false).await?;
+            }
+            Action::Promote { names, timeline } => {
+                self.state.update(move |d| d.reign = term).await?;
+                instance.promote(&names, Some(timeline)).await?;
+            }
+            Action::SetNames(names) => instance.set_names(&names).await?,
+            Action::TakeBarrier { from_none } => {
+                return Ok(Left::Barrier(instance.take_barrier(from_none).await?));
+            }
+            Action::Stop { checkpoint, budget } => {
+                if let Err(error) = instance.stop(budget, checkpoint).await {
+                    tracing::warn!(error = %error.chain(), "PostgreSQL did not stop in time and is killed");
+                    instance.fence().await?;
+                }
+            }
+            Action::Reload => instance.reload().await?,
+            other => return Err(Error::internal(format!("not an action on PostgreSQL: {other:?}"))),
+        }
+        Ok(Left::Nothing)
+    }
+
+    /// Does one action of the upkeep lane.
+    pub(crate) async fn maintain(&self, action: Action) -> Result<()> {
+        match action {
+            Action::EnsureRoles => {
+                self.instance.ensure_roles().await?;
+                self.state.update(|d| d.bootstrapping = false).await
+            }
+            Action::SyncSlots { wanted } => self.instance.sync_slots(&wanted.into_iter().collect()).await,
+            other => Err(Error::internal(format!("not an action of upkeep: {other:?}"))),
+        }
+    }
+
+    async fn bootstrap(&self) -> Result<()> {
+        // The mark comes first: only a data directory made under it may found a cluster.
+        self.state.update(|d| d.bootstrapping = true).await?;
+        self.instance.initdb().await.map(|_| ())
+    }
+
+    async fn clone_from(&self, from: &NodeName, system_identifier: u64) -> Result<()> {
+        self.stop_for_surgery().await?;
+        let source = self.settings.node(from)?;
+        self.instance
+            .copy_from(&source.address, source.postgres_port, Some(system_identifier), COPY_LIMIT, |progress| {
+                tracing::info!(%from, done = progress.done, total = progress.total, "copying");
+            })
+            .await?;
+        self.state
+            .update(|d| {
+                d.rewinding = false;
+                d.rewound = false;
+                d.reclone = false;
+                d.bootstrapping = false;
+            })
+            .await
+    }
+
+    async fn rewind_from(&self, from: &NodeName, fork: Lsn) -> Result<()> {
+        let source = self.settings.node(from)?;
+        // From here on the data directory is worth nothing until the rewind has ended.
+        self.state.update(|d| d.rewinding = true).await?;
+        let limit = self.settings.failover.rejoin_budget;
+        let done = self.instance.rewind_from(&source.address, source.postgres_port, fork, limit).await;
+        match done {
+            Ok(_) => {
+                self.state
+                    .update(|d| {
+                        d.rewinding = false;
+                        d.rewound = true;
+                    })
+                    .await
+            }
+            Err(error) => {
+                self.state.update(|d| d.reclone = true).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// A data directory is only worked on while no process of it is left.
+    async fn stop_for_surgery(&self) -> Result<()> {
+        if self.instance.stop(Duration::from_secs(30), false).await.is_err() {
+            self.instance.fence().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,345 @@
+//! [`Agent`]: what runs on each node, put together from settings and components.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::api::{self, ApiState, ServeConfig};
+use crate::agent::deadman::{Deadman, DeadmanConfig};
+use crate::agent::driver::{Driver, Parts};
+use crate::agent::hands::Hands;
+use crate::agent::peers::{self, PeersConfig};
+use crate::agent::publish::publish;
+use crate::agent::state::StateFile;
+use crate::agent::{lock, tls};
+use crate::clock::{Clock, SystemClock};
+use crate::decide::Decision;
+use crate::decide::rules::Rules;
+use crate::event::EventLog;
+use crate::failover_ip::{FailoverIp, ScriptFailoverIp};
+use crate::postgres::instance::{Instance, InstanceConfig};
+use crate::postgres::os_user::OsUser;
+use crate::postgres::version::Binaries;
+use crate::secrets::Secrets;
+use crate::settings::{FailoverIpSettings, Settings, env_file};
+use crate::view::{MemberPolicy, Policy, View};
+use crate::witness::{self, Witness};
+use crate::{Error, NodeName, Result};
+
+/// The agent of one node.
+///
+/// ```no_run
+/// # async fn run() -> pgdock_core::Result<()> {
+/// use pgdock_core::{Settings, agent::Agent};
+/// use tokio_util::sync::CancellationToken;
+///
+/// let stop = CancellationToken::new();
+/// Agent::builder(Settings::from_path("cluster.toml")?).node("n1").build()?.run(stop).await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Agent {
+    settings: Arc<Settings>,
+    node: NodeName,
+    secrets: Secrets,
+    clock: Arc<dyn Clock>,
+    witness: Arc<dyn Witness>,
+    failover_ip: Option<Arc<dyn FailoverIp>>,
+    deadman_program: Option<PathBuf>,
+    search_path: Option<std::ffi::OsString>,
+}
+
+/// Puts an [`Agent`] together.
+#[derive(Debug)]
+#[must_use]
+pub struct AgentBuilder {
+    settings: Settings,
+    node: Option<String>,
+    clock: Arc<dyn Clock>,
+    witness: Option<Arc<dyn Witness>>,
+    failover_ip: Option<Arc<dyn FailoverIp>>,
+    deadman_program: Option<PathBuf>,
+    search_path: Option<std::ffi::OsString>,
+}
+
+impl AgentBuilder {
+    /// The node that it runs on. Required.
+    pub fn node(mut self, name: impl Into<String>) -> Self {
+        self.node = Some(name.into());
+        self
+    }
+
+    /// The failover IP, in place of what the settings say.
+    pub fn failover_ip(mut self, ip: impl FailoverIp) -> Self {
+        self.failover_ip = Some(Arc::new(ip));
+        self
+    }
+
+    /// The witness, in place of what the settings say.
+    pub fn witness(mut self, witness: Arc<dyn Witness>) -> Self {
+        self.witness = Some(witness);
+        self
+    }
+
+    /// The clock, in place of the machine's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The program that is run as the deadman: its `main` must begin with
+    /// [`deadman::intercept`](crate::agent::deadman::intercept). Default: the running program.
+    pub fn deadman_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.deadman_program = Some(program.into());
+        self
+    }
+
+    /// Where to look for PostgreSQL's programs after the usual folders: the value of `PATH`.
+    pub fn search_path(mut self, path: Option<std::ffi::OsString>) -> Self {
+        self.search_path = path;
+        self
+    }
+
+    /// Checks that all is there.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no such node, or a secret, certificate or component is missing.
+    pub fn build(self) -> Result<Agent> {
+        let name = self.node.ok_or_else(|| Error::invalid("no node was named").hint("call `.node(\"n1\")`"))?;
+        let node = NodeName::new(&name)
+            .map_err(|e| Error::invalid(format!("not the name of a node. node={name}")).because(e))?;
+        self.settings.node(&node)?;
+        let secrets = Secrets::load(&self.settings.secrets())?;
+        let witness = match self.witness {
+            Some(witness) => witness,
+            None => witness::open(&self.settings.witness.url, &self.settings.dir, &self.settings.cluster.name)?,
+        };
+        let failover_ip = match (self.failover_ip, &self.settings.failover_ip) {
+            (Some(ip), _) => Some(ip),
+            (None, Some(settings)) => Some(from_settings(settings)?),
+            (None, None) => None,
+        };
+        Ok(Agent {
+            settings: Arc::new(self.settings),
+            node,
+            secrets,
+            clock: self.clock,
+            witness,
+            failover_ip,
+            deadman_program: self.deadman_program,
+            search_path: self.search_path,
+        })
+    }
+}
+
+fn from_settings(settings: &FailoverIpSettings) -> Result<Arc<dyn FailoverIp>> {
+    match settings {
+        FailoverIpSettings::Script { address, script, env_file, timeout } => {
+            let mut ip = ScriptFailoverIp::new(script, address).timeout(*timeout);
+            if let Some(file) = env_file {
+                for (name, value) in env_file::read(file)? {
+                    ip = ip.var(name, value);
+                }
+            }
+            Ok(Arc::new(ip))
+        }
+    }
+}
+
+/// The part of the settings that decisions rest on.
+#[must_use]
+pub fn policy(settings: &Settings, failover_ip: bool) -> Policy {
+    let failover = &settings.failover;
+    let silent_after = settings.agent.beat * 5;
+    Policy {
+        cluster: settings.cluster.name.clone(),
+        durability: failover.durability,
+        strict: failover.strict,
+        heartbeat: failover.heartbeat,
+        ttl: failover.ttl,
+        // A kill takes milliseconds; a busy machine may need longer to get to it.
+        margin: (failover.ttl / 20).max(Duration::from_millis(200)),
+        silent_after,
+        suspect_after: silent_after + failover.heartbeat + settings.agent.beat,
+        lag_bytes_max: failover.lag_bytes_max,
+        members: settings
+            .nodes
+            .iter()
+            .map(|(name, n)| {
+                let address = host_port(&n.address, n.postgres_port);
+                (name.clone(), MemberPolicy { priority: n.priority, failover: n.failover, address })
+            })
+            .collect(),
+        rejoin_budget: failover.rejoin_budget,
+        failover_ip,
+        rules: Rules::default(),
+    }
+}
+
+/// `host:port`, with an IPv6 address in brackets.
+#[must_use]
+pub fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+async fn bind(address: &str, port: u16) -> Result<TcpListener> {
+    TcpListener::bind(host_port(address, port)).await.map_err(|e| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::AddrInUse => "another program listens there: stop it, or set `[agent] port`",
+            std::io::ErrorKind::AddrNotAvailable => {
+                "the address is not one of this machine: check `address` of this node"
+            }
+            _ => "check `address` and `agent_port` of this node",
+        };
+        Error::invalid(format!("the agent cannot listen. address={}", host_port(address, port))).because(e).hint(hint)
+    })
+}
+
+impl Agent {
+    /// Puts an agent together.
+    pub fn builder(settings: Settings) -> AgentBuilder {
+        AgentBuilder {
+            settings,
+            node: None,
+            clock: Arc::new(SystemClock),
+            witness: None,
+            failover_ip: None,
+            deadman_program: None,
+            search_path: None,
+        }
+    }
+
+    /// The node that it runs on.
+    #[must_use]
+    pub fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    /// Runs until `stop` is cancelled or an operator orders it to stop. PostgreSQL is stopped in order
+    /// then; a leader that has an heir hands over first.
+    ///
+    /// # Errors
+    /// `Invalid` or `NeedsOperator` when it cannot begin: PostgreSQL is missing, its user cannot be used,
+    /// the address is taken, another agent runs for this node.
+    pub async fn run(self, stop: CancellationToken) -> Result<()> {
+        let settings = Arc::clone(&self.settings);
+        let node = settings.node(&self.node)?.clone();
+        let instance = Arc::new(self.instance()?);
+        instance.prepare().await?;
+        let _lock = lock::take(&node.home, &self.node)?;
+        let durable = Arc::new(StateFile::open(&node.home.join("state.json"))?);
+        let events = Arc::new(EventLog::open(
+            &node.home.join("logs").join("events.ndjson"),
+            self.node.clone(),
+            Arc::clone(&self.clock),
+        )?);
+
+        let certificate = self.secrets.certificate(&self.node)?;
+        let server =
+            tls::server_config(certificate.certificate_pem.as_bytes(), certificate.key_pem.expose_secret().as_bytes())?;
+        let client = tls::client_config(self.secrets.ca_pem.as_bytes())?;
+        let listener = bind(&node.address, node.agent_port).await?;
+
+        let mut config = DeadmanConfig::new(
+            &instance.layout().data,
+            &node.home.join("run"),
+            &node.home.join("logs").join("deadman.log"),
+        )?;
+        if let Some(program) = &self.deadman_program {
+            config.program.clone_from(program);
+        }
+        let deadman = Deadman::open_or_spawn(config, Arc::clone(&self.clock)).await?;
+
+        let mut view = View::new(self.node.clone(), policy(&settings, self.failover_ip.is_some()));
+        view.now = self.clock.now();
+        let (published, watching) = watch::channel(publish(&view, &Decision::default()));
+        let (order_tx, orders) = mpsc::channel(8);
+        let (heard, peers) = mpsc::channel(256);
+
+        // Cancelled when the loop has ended, whatever ended it.
+        let end = CancellationToken::new();
+        let _ends_with_us = end.clone().drop_guard();
+        let state = ApiState {
+            published: watching,
+            orders: order_tx,
+            events: Arc::clone(&events),
+            token: self.secrets.agent_token.clone(),
+            clock: Arc::clone(&self.clock),
+            beat: settings.agent.beat,
+        };
+        let router = api::router(state, end.clone());
+        let served = tokio::spawn(api::serve(listener, server, router, ServeConfig::default(), end.clone()));
+        let others = settings.nodes.iter().filter(|(name, _)| **name != self.node);
+        let _links = peers::spawn(
+            PeersConfig {
+                cluster: settings.cluster.name.clone(),
+                peers: others.map(|(name, n)| (name.clone(), host_port(&n.address, n.agent_port))).collect(),
+                beat: settings.agent.beat,
+                tls: client,
+                token: self.secrets.agent_token.clone(),
+            },
+            &heard,
+            &end,
+        )?;
+        drop(heard);
+
+        let hands = Arc::new(Hands { instance, state: durable, settings });
+        let parts = Parts {
+            clock: self.clock,
+            witness: self.witness,
+            failover_ip: self.failover_ip,
+            hands,
+            deadman,
+            events,
+            published,
+            orders,
+            peers,
+        };
+        let ended = Driver::new(view, parts).run(stop, true).await;
+        end.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(2), served).await;
+        ended
+    }
+
+    /// The PostgreSQL of this node.
+    fn instance(&self) -> Result<Instance> {
+        let settings = &self.settings;
+        let node = settings.node(&self.node)?;
+        let postgres = &settings.postgres;
+        let certificate = self.secrets.certificate(&self.node)?;
+        let config = InstanceConfig {
+            home: node.home.clone(),
+            binaries: Binaries::find(postgres.bin_dir.as_deref(), postgres.version, self.search_path.as_deref())?,
+            os_user: OsUser::resolve(&postgres.user)?,
+            cluster: settings.cluster.name.clone(),
+            node: self.node.clone(),
+            address: node.address.clone(),
+            port: node.postgres_port,
+            settings: postgres.settings.clone(),
+            hba: postgres.hba.clone(),
+            members: settings
+                .nodes
+                .iter()
+                .map(|(name, n)| (name.clone(), (n.address.clone(), n.postgres_port)))
+                .collect(),
+            secrets: crate::postgres::instance::Secrets {
+                superuser: self.secrets.superuser.clone(),
+                replication: self.secrets.replication.clone(),
+                rewind: self.secrets.rewind.clone(),
+                monitor: self.secrets.monitor.clone(),
+                app: self.secrets.app.clone(),
+                ca_certificate: self.secrets.ca_pem.clone(),
+                certificate: certificate.certificate_pem,
+                key: certificate.key_pem,
+            },
+            database: postgres.database.clone(),
+            owner: postgres.owner.clone(),
+        };
+        Instance::new(config, Arc::clone(&self.clock))
+    }
+}

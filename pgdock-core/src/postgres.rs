@@ -1,0 +1,17 @@
+//! What pgdock knows of PostgreSQL: its types, files, commands and processes.
+
+pub mod command;
+pub mod conf_file;
+pub mod conninfo;
+pub mod control_data;
+pub mod instance;
+pub mod lsn;
+pub mod os_user;
+pub mod process;
+pub(crate) mod reserved;
+pub mod session;
+pub mod timeline;
+pub mod version;
+pub mod wal_aside;
+
+pub use instance::{Instance, InstanceConfig, Secrets};

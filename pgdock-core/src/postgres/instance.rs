@@ -1,0 +1,223 @@
+//! [`Instance`]: control of the one PostgreSQL of a node.
+//!
+//! ```text
+//! HOME/data            the data directory            HOME/conf      postgresql.conf and what it includes
+//! HOME/data.new        a copy being made             HOME/secrets   passfile, server.crt, server.key, ca.crt
+//! HOME/data.old-N      what a copy replaced          HOME/logs      postgresql.log
+//! HOME/diverged        WAL that a rewind took away   HOME/run       the Unix socket
+//! ```
+//!
+//! The configuration lies outside the data directory, where neither `pg_basebackup` nor `pg_rewind` can
+//! replace it with that of another node.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use secrecy::SecretString;
+
+use crate::clock::{Clock, Moment};
+use crate::node::{Incarnation, Member};
+use crate::view::Names;
+use crate::{Lsn, NodeName, Result};
+
+use super::command::Command;
+use super::conf_file;
+use super::control_data::ControlData;
+use super::os_user::OsUser;
+use super::process::Family;
+use super::session::Session;
+use super::version::Binaries;
+
+mod copy;
+mod data_dir;
+mod durable;
+mod follow;
+mod layout;
+mod names;
+mod observe;
+mod prepare;
+mod promote;
+mod rewind;
+mod roles;
+mod run;
+mod slots;
+
+pub use copy::Progress;
+pub use data_dir::{DataDir, Inspection};
+pub use follow::Detached;
+pub use layout::Layout;
+pub use observe::Observation;
+
+/// What an [`Instance`] is made of.
+#[derive(Clone, Debug)]
+pub struct InstanceConfig {
+    /// The node's own folder. The user that PostgreSQL runs as must be able to reach it.
+    pub home: PathBuf,
+    /// The PostgreSQL to run.
+    pub binaries: Binaries,
+    /// The user to run it as.
+    pub os_user: OsUser,
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node.
+    pub node: NodeName,
+    /// Where it listens: an address or a host name.
+    pub address: String,
+    /// On which port.
+    pub port: u16,
+    /// The user's settings for `postgresql.conf`.
+    pub settings: BTreeMap<String, String>,
+    /// The user's lines for `pg_hba.conf`.
+    pub hba: Vec<String>,
+    /// Where the PostgreSQL of each member listens, this node's own among them.
+    pub members: BTreeMap<NodeName, (String, u16)>,
+    /// Passwords and certificates.
+    pub secrets: Secrets,
+    /// The application's database.
+    pub database: String,
+    /// Its owner, the role that the application logs in as.
+    pub owner: String,
+}
+
+/// The secrets that a node needs.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    /// The password of role `postgres`.
+    pub superuser: SecretString,
+    /// The password of role `pgdock_replication`.
+    pub replication: SecretString,
+    /// The password of role `pgdock_rewind`.
+    pub rewind: SecretString,
+    /// The password of role `pgdock_monitor`.
+    pub monitor: SecretString,
+    /// The password of the application's role.
+    pub app: SecretString,
+    /// The certificate of the authority that signs the nodes' certificates, as PEM.
+    pub ca_certificate: String,
+    /// This node's certificate, as PEM.
+    pub certificate: String,
+    /// Its private key, as PEM.
+    pub key: SecretString,
+}
+
+/// Control of the one PostgreSQL of a node. Clones control the same one.
+///
+/// At most one of the methods that change the state may run at a time, except [`fence`](Self::fence), which may break into
+/// any of them, after which that call must be dropped. Observing and the upkeep of slots and roles may
+/// run beside everything. All waits are bounded, and every method may be dropped at any point: what it
+/// wrote is either the old file or the new one, and the programs that it started, other than the
+/// server itself, are killed.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: InstanceConfig,
+    layout: Layout,
+    family: Family,
+    clock: Arc<dyn Clock>,
+    /// For observing, several times a second.
+    watching: Session,
+    /// For what changes the state; kept open so that a promotion finds it open.
+    control: Session,
+    /// For upkeep that may take long.
+    upkeep: Session,
+    memory: Mutex<Memory>,
+}
+
+/// What only a series of observations tells.
+#[derive(Debug, Default)]
+struct Memory {
+    /// The data directory's identity, as it was read last.
+    incarnation: Option<Incarnation>,
+    /// How far the WAL was seen to reach, and in which data directory.
+    flushed: Option<(Incarnation, Lsn)>,
+    /// When processes were first missed after some had been seen.
+    ended_at: Option<Moment>,
+    /// Whether any process was seen at the last observation.
+    ran: bool,
+    /// What the WAL receiver said last of when it heard anything, and when that was noticed.
+    heard: Option<(String, Moment)>,
+    /// How often in a row the startup process of a detached standby was seen to find no more WAL.
+    idle_polls: u32,
+    /// The names that every process is known to use.
+    settled: Option<Names>,
+    /// The control file, as of its last change.
+    control: Option<(std::time::SystemTime, ControlData)>,
+    /// The past of a timeline never changes.
+    history: Option<crate::History>,
+}
+
+impl Instance {
+    /// Takes control of the instance in a home. Touches nothing yet.
+    ///
+    /// # Errors
+    /// `Invalid` when settings, lines for `pg_hba.conf` or passwords are not acceptable.
+    pub fn new(config: InstanceConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        conf_file::check_settings(&config.settings)?;
+        conf_file::check_hba(&config.hba)?;
+        let secrets = &config.secrets;
+        conf_file::passfile(&[
+            ("postgres", &secrets.superuser),
+            ("pgdock_replication", &secrets.replication),
+            ("pgdock_rewind", &secrets.rewind),
+            ("pgdock_monitor", &secrets.monitor),
+            (&config.owner, &secrets.app),
+        ])?;
+        let layout = Layout::new(&config.home, config.port)?;
+        let family = Family {
+            data: layout.data.clone(),
+            cluster_name: cluster_name(&config.cluster, &config.node, &layout.home),
+            uid: config.os_user.uid,
+        };
+        let session = || Session::new(&layout.run, config.port);
+        let (watching, control, upkeep) = (session(), session(), session());
+        let memory = Mutex::default();
+        let inner = Inner { config, layout, family, clock, watching, control, upkeep, memory };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub fn config(&self) -> &InstanceConfig {
+        &self.inner.config
+    }
+
+    /// Where its files lie.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    /// This node's present life, once there is a data directory.
+    #[must_use]
+    pub fn member(&self) -> Option<Member> {
+        Some(Member { node: self.inner.config.node.clone(), incarnation: self.incarnation()? })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.inner.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One of PostgreSQL's programs, to be run as its user.
+    fn program(&self, name: &str, limit: std::time::Duration) -> Command {
+        let config = &self.inner.config;
+        Command::new(config.binaries.program(name), &config.os_user, &self.inner.layout.home, limit)
+    }
+
+    /// Writes a file of this instance durably.
+    async fn write(&self, path: &Path, text: impl Into<Vec<u8>>) -> Result<()> {
+        durable::write(path, text.into(), &self.inner.config.os_user).await
+    }
+}
+
+/// What every process shows in its title, in at most 63 bytes. The home makes it unique on a host, also among clusters
+/// of one name: processes are told by it where nothing better can be seen.
+fn cluster_name(cluster: &str, node: &NodeName, home: &Path) -> String {
+    let plain: String = cluster.chars().filter(char::is_ascii_graphic).take(20).collect();
+    let hash = crate::fnv::fnv1a(home.as_os_str().as_encoded_bytes());
+    format!("{plain}/{node}-{:08x}", hash as u32)
+}

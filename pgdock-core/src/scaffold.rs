@@ -1,0 +1,153 @@
+//! [`Scaffold`]: the folder that a cluster begins with, as `pgdock init` makes it.
+//!
+//! ```text
+//! cluster.toml                  the settings, commented
+//! shared/failover/failover.sh   an example that moves the failover IP
+//! shared/tests/*.sql            a small test of replication
+//! secrets/                      passwords, the agents' token, certificates: mode 0700, files 0600
+//! .gitignore
+//! ```
+//!
+//! Nothing is ever overwritten: a file that is there is kept, so running it again adds what is missing.
+
+mod certificates;
+mod keep;
+mod render;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::clock::Clock;
+use crate::settings::{Faults, Files, Settings, parse};
+use crate::witness::record::Durability;
+use crate::{Error, NodeName, Result};
+use keep::Folder;
+
+/// What a new cluster shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scaffold {
+    /// The cluster's name.
+    pub name: String,
+    /// The nodes with their addresses (without port); the first one gets the highest priority.
+    pub nodes: Vec<(NodeName, String)>,
+    /// Where PostgreSQL listens on each node.
+    pub postgres_port: u16,
+    /// Where the agent listens on each node.
+    pub agent_port: u16,
+    /// What an acknowledged commit means.
+    pub durability: Durability,
+    /// PostgreSQL's major version; None for the newest one found.
+    pub version: Option<u32>,
+    /// The folder of PostgreSQL's programs, where it is not found by itself.
+    pub bin_dir: Option<PathBuf>,
+    /// The address that follows the primary, moved by the example script; None for a cluster without.
+    pub failover_address: Option<String>,
+}
+
+/// What [`Scaffold::write`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The files that were made.
+    pub made: Vec<PathBuf>,
+    /// The files that were there already, and kept as they are.
+    pub kept: Vec<PathBuf>,
+}
+
+impl Scaffold {
+    /// A cluster of these nodes with the defaults for all else.
+    pub fn new(name: impl Into<String>, nodes: impl IntoIterator<Item = (NodeName, String)>) -> Self {
+        Self {
+            name: name.into(),
+            nodes: nodes.into_iter().collect(),
+            postgres_port: 5432,
+            agent_port: 7432,
+            durability: Durability::default(),
+            version: None,
+            bin_dir: None,
+            failover_address: None,
+        }
+    }
+
+    /// The text of `cluster.toml`.
+    #[must_use]
+    pub fn cluster_toml(&self) -> String {
+        render::cluster_toml(self)
+    }
+
+    /// Makes what is missing in a folder. Where there is a `cluster.toml`, that one counts, and secrets are
+    /// made for its nodes.
+    ///
+    /// The clock gives the first day of the certificates.
+    ///
+    /// # Errors
+    /// `Invalid` where the settings have faults, with nothing written; `NeedsOperator` where certificates and
+    /// keys do not fit together; `Internal` where a file cannot be written.
+    pub fn write(&self, dir: &Path, clock: &dyn Clock) -> Result<Written> {
+        let dir = std::path::absolute(dir)
+            .map_err(|e| Error::invalid(format!("the path is not usable. path={}", dir.display())).because(e))?;
+        let file = dir.join("cluster.toml");
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                self.check()?;
+                self.cluster_toml()
+            }
+            Err(e) => {
+                return Err(
+                    Error::invalid(format!("the settings are not readable. file={}", file.display())).because(e)
+                );
+            }
+        };
+        let settings = parse(&text, &dir, Files::Ignored).map_err(Faults::into_error)?;
+
+        let mut written = Written::default();
+        let mut folder = Folder::open(&dir, 0o755, &mut written)?;
+        folder.keep(".gitignore", 0o644, include_str!("scaffold/files/gitignore"))?;
+        folder.keep("shared/failover/failover.sh", 0o755, include_str!("scaffold/files/failover.sh"))?;
+        folder.keep("shared/tests/prepare.sql", 0o644, include_str!("scaffold/files/prepare.sql"))?;
+        folder.keep("shared/tests/insert.sql", 0o644, include_str!("scaffold/files/insert.sql"))?;
+        folder.keep("shared/tests/select.sql", 0o644, include_str!("scaffold/files/select.sql"))?;
+        // After the script that it may name: an interrupted run leaves no settings that point to nothing.
+        folder.keep("cluster.toml", 0o644, &text)?;
+        secrets(&settings, clock, &mut written)?;
+        Ok(written)
+    }
+
+    /// Makes the secrets that a cluster lacks, such as the certificate of a node that was added to
+    /// `cluster.toml` later.
+    ///
+    /// Certificates are valid from the day before `clock`'s for ten years, those of the nodes as well as that
+    /// of the cluster's own authority, which signs them.
+    ///
+    /// # Errors
+    /// `NeedsOperator` where certificates and keys do not fit together; `Internal` where a file cannot be
+    /// written.
+    pub fn add_missing_secrets(settings: &Settings, clock: &dyn Clock) -> Result<Written> {
+        let mut written = Written::default();
+        secrets(settings, clock, &mut written)?;
+        Ok(written)
+    }
+
+    /// What the rendered text cannot show.
+    fn check(&self) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        match self.nodes.iter().find(|(name, _)| !seen.insert(name)) {
+            Some((name, _)) => {
+                Err(Error::invalid(format!("a node is named twice. node={name}"))
+                    .hint("give each node a name of its own"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn secrets(settings: &Settings, clock: &dyn Clock, written: &mut Written) -> Result<()> {
+    let mut folder = Folder::open(&settings.secrets(), 0o700, written)?;
+    // Even where the cluster's own .gitignore was written by somebody else.
+    folder.keep(".gitignore", 0o600, "*\n")?;
+    tokens::add(&mut folder)?;
+    certificates::add(&mut folder, settings, clock.wall())
+}

@@ -1,0 +1,110 @@
+//! The text of a new `cluster.toml`.
+
+use std::fmt::Write as _;
+
+use super::Scaffold;
+
+/// Stands before a comment at the end of a line until all are aligned. A TOML string never holds it bare.
+const COMMENT: char = '\u{1}';
+
+/// Where comments at the end of a line begin.
+const COLUMN: usize = 32;
+
+pub(super) fn cluster_toml(scaffold: &Scaffold) -> String {
+    let Scaffold { postgres_port, agent_port, durability, .. } = scaffold;
+    let name = quoted(&scaffold.name);
+    let witness = quoted(&format!("file:witness/{}.json", scaffold.name));
+    let version = optional("version", scaffold.version.map(|version| version.to_string()), "16");
+    let bin_dir = scaffold.bin_dir.as_ref().map(|path| quoted(&path.to_string_lossy()));
+    let bin_dir = optional("bin_dir", bin_dir, "\"/usr/lib/postgresql/16/bin\"");
+    let failover_ip = failover_ip(scaffold.failover_address.as_deref());
+    let c = COMMENT;
+    let mut text = format!(
+        r#"# A highly available PostgreSQL, run by pgdock.
+# Lines that begin with `# key =` show the default, or an example where there is none.
+# Relative paths begin at the folder of this file.
+
+[cluster]
+name = {name}
+# executor = "local"{c}how commands reach the nodes
+# root = "var"{c}each node has a folder below it
+
+[postgres]
+{version}{c}14 to 18; without it, the newest one found
+{bin_dir}{c}where it is not found by itself
+port = {postgres_port}
+# user = "postgres"{c}the system's user that PostgreSQL runs as where the agent is root
+# database = "app"{c}made at bootstrap for the application
+# owner = "app"{c}its owner, the role that the application logs in as
+# hba = ["hostssl app app 10.0.0.0/8 scram-sha-256"]
+
+[postgres.settings]{c}lines for postgresql.conf; what pgdock manages itself is refused
+# shared_buffers = "1GB"
+# max_connections = 200
+
+[failover]
+durability = "{durability}"{c}"sync": an acknowledged commit survives the primary; "async": it may not
+# strict = false{c}in "sync": rather block writes than acknowledge them on the primary alone
+# heartbeat = "1s"{c}how often the leader renews its right
+# ttl = "5s"{c}how long a right lasts; at least three heartbeats
+# lag_bytes_max = "16MiB"{c}in "async": how much a standby may lack and still take over
+# stop_budget = "10s"{c}how long a switchover waits for the old primary to stop
+# rejoin_budget = "10m"{c}how long a rewind may take before the leader is copied instead
+
+[witness]
+# url = {witness}
+
+{failover_ip}
+[agent]
+port = {agent_port}
+# beat = "200ms"{c}how often agents tell each other how they are
+"#
+    );
+    for (i, (name, address)) in scaffold.nodes.iter().enumerate() {
+        let _ = write!(text, "\n[nodes.{name}]\naddress = {}\n", quoted(address));
+        if i == 0 {
+            let _ = write!(
+                text,
+                r#"# priority = 100{c}among equals the highest becomes primary
+# failover = true{c}whether it may become primary
+# postgres_port = {postgres_port}{c}instead of [postgres] port
+# agent_port = {agent_port}{c}instead of [agent] port
+"#
+            );
+        }
+    }
+    align(&text)
+}
+
+fn failover_ip(address: Option<&str>) -> String {
+    let c = COMMENT;
+    let mark = if address.is_some() { "" } else { "# " };
+    let address = quoted(address.unwrap_or("203.0.113.10"));
+    format!(
+        r#"{mark}[failover_ip]{c}an address that follows the primary
+{mark}kind = "script"
+{mark}address = {address}
+{mark}script = "shared/failover/failover.sh"
+# env_file = "secrets/failover.env"{c}KEY=VALUE lines for the script
+# timeout = "60s"{c}how long one run may take
+"#
+    )
+}
+
+/// A line with its value, or the same as a comment with an example.
+fn optional(key: &str, value: Option<String>, example: &str) -> String {
+    value.map_or_else(|| format!("# {key} = {example}"), |value| format!("{key} = {value}"))
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml_edit::Value::from(text).to_string()
+}
+
+fn align(text: &str) -> String {
+    let aligned = text.lines().map(|line| match line.split_once(COMMENT) {
+        Some((line, comment)) => format!("{:<COLUMN$}# {comment}\n", format!("{line} ")),
+        None => format!("{line}\n"),
+    });
+    aligned.collect()
+}

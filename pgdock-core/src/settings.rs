@@ -1,0 +1,201 @@
+//! [`Settings`]: what `cluster.toml` says. Plain data; components are objects given to builders.
+
+mod bytes;
+mod check;
+mod duration;
+pub mod env_file;
+mod fault;
+mod nearest;
+mod nodes;
+mod parse;
+mod postgres;
+mod section;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use fault::{Fault, Faults};
+pub(crate) use parse::{Files, parse};
+
+use crate::NodeName;
+use crate::witness::record::Durability;
+
+/// All that `cluster.toml` says of a cluster, with defaults filled in and paths made absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The folder that holds `cluster.toml`, `secrets/`, `shared/` and a folder for each node.
+    pub dir: PathBuf,
+    /// `[cluster]`
+    pub cluster: ClusterSettings,
+    /// `[postgres]`
+    pub postgres: PostgresSettings,
+    /// `[failover]`
+    pub failover: FailoverSettings,
+    /// `[witness]`
+    pub witness: WitnessSettings,
+    /// `[failover_ip]`, where there is one.
+    pub failover_ip: Option<FailoverIpSettings>,
+    /// `[agent]`
+    pub agent: AgentSettings,
+    /// `[nodes.NAME]`
+    pub nodes: BTreeMap<NodeName, NodeSettings>,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// `name`: the cluster's name.
+    pub name: String,
+    /// `executor`: how commands reach the nodes.
+    pub executor: ExecutorKind,
+    /// `root`: where nodes keep their things. With the local executor each node has a folder of its own
+    /// below it; default `var` beside `cluster.toml`.
+    pub root: PathBuf,
+}
+
+/// How commands reach a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExecutorKind {
+    /// All nodes are processes on this machine.
+    #[default]
+    Local,
+}
+
+/// `[postgres]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresSettings {
+    /// `version`: the major version, 14 to 18. Where it is not given, the newest one found.
+    pub version: Option<u32>,
+    /// `bin_dir`: the folder of `postgres`, `initdb` and the rest, where it is not found by itself.
+    pub bin_dir: Option<PathBuf>,
+    /// `user`: the operating system's user that PostgreSQL runs as when the agent is root.
+    pub user: String,
+    /// `port`: where PostgreSQL listens, on each node's address.
+    pub port: u16,
+    /// `database`: the application's database, made at bootstrap.
+    pub database: String,
+    /// `owner`: its owner, the role that the application logs in as.
+    pub owner: String,
+    /// `[postgres.settings]`: lines for `postgresql.conf`, by name in lower case; values without quotes. What
+    /// pgdock manages itself, or what would break its promises, is refused.
+    pub settings: BTreeMap<String, String>,
+    /// `hba`: further lines for `pg_hba.conf`, before those of pgdock's own that let applications in.
+    pub hba: Vec<String>,
+}
+
+/// `[failover]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailoverSettings {
+    /// `durability`: `"sync"` or `"async"`.
+    pub durability: Durability,
+    /// `strict`: in `sync`, rather block writes than acknowledge them on the primary alone.
+    pub strict: bool,
+    /// `heartbeat`: how often the leader renews its right; at least 100 ms.
+    pub heartbeat: Duration,
+    /// `ttl`: how long a right lasts; at least 2 s and three heartbeats.
+    pub ttl: Duration,
+    /// `lag_bytes_max`: in `async`, how far behind the last known position of the leader a standby may
+    /// be and still take over.
+    pub lag_bytes_max: u64,
+    /// `stop_budget`: how long a switchover waits for the old primary to stop before it is undone.
+    pub stop_budget: Duration,
+    /// `rejoin_budget`: how long a rewind may take, and how long a rewound data directory may take to
+    /// catch up, before the leader is copied instead. A copy takes as long as the size of the database
+    /// asks for.
+    pub rejoin_budget: Duration,
+}
+
+/// `[witness]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WitnessSettings {
+    /// `url`: where the document lives; `file:PATH` on a single machine, with the path made absolute.
+    pub url: String,
+}
+
+impl WitnessSettings {
+    /// The path of a `file:` URL.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.url.strip_prefix("file:").map(Path::new)
+    }
+}
+
+/// `[failover_ip]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailoverIpSettings {
+    /// `kind = "script"`
+    Script {
+        /// `address`: the address that follows the primary.
+        address: String,
+        /// `script`: the program to run.
+        script: PathBuf,
+        /// `env_file`: its environment, as `KEY=VALUE` lines, where it needs one.
+        env_file: Option<PathBuf>,
+        /// `timeout`: how long one run may take.
+        timeout: Duration,
+    },
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSettings {
+    /// `port`: where agents listen, on each node's address.
+    pub port: u16,
+    /// `beat`: how often agents tell each other how they are; at least 50 ms. Five silent ones make a
+    /// suspicion, which must come before `[failover] ttl` has passed.
+    pub beat: Duration,
+}
+
+/// `[nodes.NAME]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// `address`: an IP address or a host name, without port.
+    pub address: String,
+    /// `priority`: among equals the highest becomes primary.
+    pub priority: u32,
+    /// `failover`: whether this node may become primary.
+    pub failover: bool,
+    /// `postgres_port`: instead of `[postgres] port`.
+    pub postgres_port: u16,
+    /// `agent_port`: instead of `[agent] port`.
+    pub agent_port: u16,
+    /// The node's own folder on its host: `data`, `logs`, `conf`, `run`, `secrets`.
+    pub home: PathBuf,
+}
+
+impl Settings {
+    /// The folder of secrets, never part of an image.
+    #[must_use]
+    pub fn secrets(&self) -> PathBuf {
+        self.dir.join("secrets")
+    }
+
+    /// One node's settings.
+    ///
+    /// # Errors
+    /// `Invalid` with the known names where there is no such node.
+    pub fn node(&self, name: &NodeName) -> crate::Result<&NodeSettings> {
+        self.nodes.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.nodes.keys().map(NodeName::as_str).collect();
+            crate::Error::invalid(format!("there is no such node. node={name}, known={}", known.join(",")))
+                .hint(format!("add [nodes.{name}] to {}", self.file().display()))
+        })
+    }
+
+    /// Where the settings were read from.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.dir.join("cluster.toml")
+    }
+
+    /// The folder that a settings path names: the path itself, or the folder of the file. Empty for a bare
+    /// file name, as [`Path::parent`] is.
+    #[must_use]
+    pub fn dir_of(path: &Path) -> PathBuf {
+        if path.is_dir() { path.to_owned() } else { path.parent().unwrap_or(Path::new(".")).to_owned() }
+    }
+}

@@ -1,0 +1,176 @@
+//! What the sections of `cluster.toml` demand of each other.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::duration::display;
+use super::section::{Reader, Section};
+use super::{FailoverIpSettings, Settings};
+use crate::witness::record::Durability;
+
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+const TTL_MIN: Duration = Duration::from_secs(2);
+const BEAT_MIN: Duration = Duration::from_millis(50);
+const BUDGET_MIN: Duration = Duration::from_secs(1);
+
+pub(super) fn check(settings: &Settings, reader: &Reader) {
+    times(settings, reader);
+    durability(settings, reader);
+    nodes(settings, reader);
+    addresses(settings, reader);
+}
+
+fn times(settings: &Settings, reader: &Reader) {
+    let failover = &settings.failover;
+    let least = |key: &str, value: Duration, min: Duration| {
+        if !reader.is_faulty(&[key]) && value < min {
+            reader.fault(key, format!("at least {}", display(min)), display(value), "raise it");
+        }
+    };
+    least("failover.heartbeat", failover.heartbeat, HEARTBEAT_MIN);
+    least("failover.ttl", failover.ttl, TTL_MIN);
+    least("failover.stop_budget", failover.stop_budget, BUDGET_MIN);
+    least("failover.rejoin_budget", failover.rejoin_budget, BUDGET_MIN);
+    least("agent.beat", settings.agent.beat, BEAT_MIN);
+    if let Some(FailoverIpSettings::Script { timeout, .. }) = &settings.failover_ip {
+        least("failover_ip.timeout", *timeout, BUDGET_MIN);
+    }
+    // Two renewals may get lost before the right runs out.
+    let three = failover.heartbeat.saturating_mul(3);
+    if !reader.is_faulty(&["failover.ttl", "failover.heartbeat"]) && failover.ttl < three {
+        reader.fault(
+            "failover.ttl",
+            format!("at least three times failover.heartbeat, {}", display(three)),
+            display(failover.ttl),
+            "raise it, or lower failover.heartbeat",
+        );
+    }
+    // Five silent beats make a suspicion, which must come before the right runs out.
+    let five = settings.agent.beat.saturating_mul(5);
+    if !reader.is_faulty(&["failover.ttl", "agent.beat"]) && five >= failover.ttl {
+        reader.fault(
+            "agent.beat",
+            format!("less than a fifth of failover.ttl, {}", display(failover.ttl / 5)),
+            display(settings.agent.beat),
+            "lower it, or raise failover.ttl",
+        );
+    }
+}
+
+fn durability(settings: &Settings, reader: &Reader) {
+    if !settings.failover.strict || reader.is_faulty(&["failover.strict", "failover.durability", "nodes"]) {
+        return;
+    }
+    if settings.failover.durability == Durability::Async {
+        reader.fault(
+            "failover.strict",
+            "false, as durability is \"async\"",
+            "true",
+            "remove it, or set durability = \"sync\"",
+        );
+    } else if settings.nodes.len() == 1 {
+        reader.fault(
+            "failover.strict",
+            "at least two nodes",
+            "one, which could never acknowledge a write",
+            "add a node, or remove strict",
+        );
+    }
+}
+
+fn nodes(settings: &Settings, reader: &Reader) {
+    if reader.is_faulty(&["nodes"]) {
+        return;
+    }
+    if settings.nodes.is_empty() {
+        reader.fault("nodes", "at least one node", "none", "add [nodes.n1] with its address");
+    } else if settings.nodes.values().all(|node| !node.failover) {
+        reader.fault("nodes", "a node that may become primary", "none", "remove failover = false from one of them");
+    }
+    let mut slots = BTreeMap::new();
+    for name in settings.nodes.keys() {
+        if let Some(other) = slots.insert(name.slot(), name) {
+            reader.fault(
+                &format!("nodes.{name}"),
+                "names that differ in more than - and _",
+                format!("`{other}` and `{name}`"),
+                "rename one of them: both would have the same replication slot",
+            );
+        }
+    }
+}
+
+/// No two servers may share an address and port, and the failover IP is no node's own address.
+fn addresses(settings: &Settings, reader: &Reader) {
+    let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
+    for (name, node) in &settings.nodes {
+        let path = format!("nodes.{name}");
+        if reader.is_faulty(&[&path, "postgres.port", "agent.port"]) {
+            continue;
+        }
+        for (key, what, port) in
+            [("postgres_port", "PostgreSQL", node.postgres_port), ("agent_port", "the agent", node.agent_port)]
+        {
+            let place = (canonical(&node.address), port);
+            let this = format!("{what} of {name}");
+            if let Some(other) = taken.get(&place) {
+                let own = format!("{path}.{key}");
+                let key = if reader.has(&own) { own } else { format!("{path}.address") };
+                reader.fault(
+                    &key,
+                    "an address and port of its own",
+                    format!("{}:{port} for {this} and for {other}", node.address),
+                    "change the address, or set postgres_port and agent_port in the node's section",
+                );
+            } else {
+                taken.insert(place, this);
+            }
+        }
+    }
+    if let Some(FailoverIpSettings::Script { address, .. }) = &settings.failover_ip
+        && !reader.is_faulty(&["failover_ip.address"])
+        && let Some((name, _)) = settings.nodes.iter().find(|(_, n)| canonical(&n.address) == canonical(address))
+    {
+        reader.fault(
+            "failover_ip.address",
+            "an address that can move",
+            format!("the own address of {name}"),
+            "write the address that follows the primary",
+        );
+    }
+}
+
+/// One spelling for each address.
+fn canonical(address: &str) -> String {
+    address.parse::<IpAddr>().map_or_else(|_| address.to_ascii_lowercase(), |ip| ip.to_canonical().to_string())
+}
+
+/// Judges the program of `[failover_ip]`.
+pub(super) fn script(section: &Section<'_>, path: &Path) {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Err(e) => {
+            section.fault(
+                "script",
+                "a program",
+                format!("{shown} ({e})"),
+                "make it, or correct the path; `pgdock init` makes an example",
+            );
+        }
+        Ok(meta) if !meta.is_file() => {
+            section.fault("script", "a program", format!("{shown}, which is no file"), "correct the path");
+        }
+        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => {
+            section.fault(
+                "script",
+                "an executable file",
+                format!("{shown}, which is not"),
+                format!("chmod +x {shown}"),
+            );
+        }
+        Ok(_) => {}
+    }
+}

@@ -1,0 +1,81 @@
+//! `[nodes.NAME]`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::section::{Reader, Section, join};
+use super::{ClusterSettings, ExecutorKind, NodeSettings};
+use crate::NodeName;
+
+pub(super) fn read(
+    reader: &Reader,
+    section: Section<'_>,
+    cluster: &ClusterSettings,
+    postgres_port: u16,
+    agent_port: u16,
+) -> BTreeMap<NodeName, NodeSettings> {
+    let mut nodes = BTreeMap::new();
+    for (name, item) in section.entries() {
+        let path = join("nodes", name);
+        let node = Section::of(reader, path.clone(), Some(item));
+        let valid = NodeName::new(name);
+        if valid.is_err() {
+            reader.fault(
+                &path,
+                "a node's name: 1 to 32 characters of a-z, 0-9, - and _, the first one a letter",
+                format!("{name:?}"),
+                "rename the section",
+            );
+        }
+        if !node.exists() {
+            continue;
+        }
+        let address = node.required("address", "10.0.0.1");
+        check_address(&node, address);
+        let settings = NodeSettings {
+            address: address.to_owned(),
+            priority: node.integer("priority", 0..=1_000_000).unwrap_or(100),
+            failover: node.boolean("failover", true),
+            postgres_port: node.port("postgres_port").unwrap_or(postgres_port),
+            agent_port: node.port("agent_port").unwrap_or(agent_port),
+            home: match cluster.executor {
+                ExecutorKind::Local => cluster.root.join(name),
+            },
+        };
+        node.end();
+        if let Ok(name) = valid {
+            nodes.insert(name, settings);
+        }
+    }
+    nodes
+}
+
+/// Judges the key `address` of a section.
+pub(super) fn check_address(section: &Section<'_>, address: &str) {
+    let fault = |remedy: &str| {
+        section.fault("address", "an IP address or a host name, without port", format!("{address:?}"), remedy);
+    };
+    if address.is_empty() {
+        return;
+    }
+    match address.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() || ip.is_multicast() => fault("write the address at which the others reach it"),
+        Ok(_) => {}
+        Err(_) if address.contains(['[', ']']) => fault("write an IPv6 address without brackets"),
+        Err(_) if address.contains(':') => fault("write the port as postgres_port or agent_port"),
+        Err(_) if !is_host_name(address) => fault("correct it"),
+        Err(_) => {}
+    }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // What looks like an IPv4 address and is none, such as 10.0.0.256, is a slip and no name.
+    let numeric = name.chars().all(|c| c.is_ascii_digit() || c == '.');
+    name.len() <= 253 && !numeric && name.split('.').all(label)
+}

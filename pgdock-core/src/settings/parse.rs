@@ -1,0 +1,209 @@
+//! `cluster.toml` to [`Settings`], with every fault reported at once.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use toml_edit::Document;
+
+use super::fault::{Fault, Faults};
+use super::section::{Reader, Section, line_of};
+use super::{
+    AgentSettings, ClusterSettings, ExecutorKind, FailoverIpSettings, FailoverSettings, Settings, WitnessSettings,
+    check, env_file, nodes, postgres,
+};
+use crate::witness::record::Durability;
+use crate::{Error, Result};
+
+/// Whether the files that settings name are looked at, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// They must be there and fit.
+    Checked,
+    /// They are about to be made.
+    Ignored,
+}
+
+impl Settings {
+    /// Reads `cluster.toml`. The path is the file, or the folder that it lies in.
+    ///
+    /// # Errors
+    /// `Invalid` where the file cannot be read or is called otherwise; and, with [`Faults`] as the source and
+    /// all of them in its text, where anything in it is wrong.
+    pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
+        let path = absolute(path.as_ref())?;
+        let dir = Self::dir_of(&path);
+        let file = dir.join("cluster.toml");
+        if path != dir && path != file && !path.exists() {
+            return Err(Error::invalid(format!("there is no such folder or file. path={}", path.display()))
+                .hint("`pgdock init` makes a folder with a cluster.toml"));
+        }
+        if path != dir && path != file {
+            return Err(Error::invalid(format!(
+                "settings live in a file called cluster.toml. found={}",
+                path.display()
+            ))
+            .hint("name that file, or the folder that it lies in"));
+        }
+        let text = std::fs::read_to_string(&file).map_err(|e| {
+            let hint = match e.kind() {
+                std::io::ErrorKind::NotFound => "`pgdock init` makes one",
+                _ => "check its owner and mode; it must be text in UTF-8",
+            };
+            Error::invalid(format!("the settings are not readable. file={}", file.display())).because(e).hint(hint)
+        })?;
+        Self::from_toml(&text, &dir)
+    }
+
+    /// Reads the text of a `cluster.toml` that belongs to the folder `dir`.
+    ///
+    /// Files that it names, such as the failover script, must be there.
+    ///
+    /// # Errors
+    /// `Invalid`, with [`Faults`] as the source and all of them in its text.
+    pub fn from_toml(text: &str, dir: &Path) -> Result<Self> {
+        let dir = absolute(dir)?;
+        parse(text, &dir, Files::Checked).map_err(Faults::into_error)
+    }
+}
+
+pub(crate) fn parse(text: &str, dir: &Path, files: Files) -> Result<Settings, Faults> {
+    let file = dir.join("cluster.toml");
+    let document = Document::parse(text).map_err(|e| {
+        let offset = e.span().map_or(0, |span| span.start);
+        Faults::new(vec![Fault {
+            line: Some(line_of(text, offset)),
+            key: String::new(),
+            expected: "TOML".to_owned(),
+            found: format!("a fault of syntax ({})", e.message().replace('\n', " ")),
+            remedy: "correct this line; the rest is checked after that".to_owned(),
+            file: file.clone(),
+        }])
+    })?;
+    let reader = Reader::new(&file, &document);
+    let root = Section::root(&reader, document.as_table());
+
+    let cluster = cluster(root.section("cluster"), dir);
+    let agent = agent(root.section("agent"));
+    let postgres = postgres::read(root.section("postgres"), dir);
+    let failover = failover(root.section("failover"));
+    let witness = witness(root.section("witness"), dir, &cluster.name);
+    let failover_ip = failover_ip(&reader, root.section("failover_ip"), dir, files);
+    let nodes = nodes::read(&reader, root.section("nodes"), &cluster, postgres.port, agent.port);
+    root.end();
+
+    let settings = Settings { dir: dir.to_owned(), cluster, postgres, failover, witness, failover_ip, agent, nodes };
+    check::check(&settings, &reader);
+    let faults = reader.into_faults();
+    if faults.is_empty() { Ok(settings) } else { Err(faults) }
+}
+
+fn cluster(section: Section<'_>, dir: &Path) -> ClusterSettings {
+    let name = section.required("name", "main");
+    // It becomes part of file names and of certificates.
+    let fits = name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_');
+    if !name.is_empty() && !fits {
+        section.fault(
+            "name",
+            "1 to 63 characters of a-z, 0-9, - and _, the first one a letter",
+            format!("{name:?}"),
+            "choose another name",
+        );
+    }
+    let executor = section.choice("executor", &[("local", ExecutorKind::Local)], ExecutorKind::Local);
+    let root = resolve(dir, section.text("root").unwrap_or("var"));
+    section.end();
+    ClusterSettings { name: name.to_owned(), executor, root }
+}
+
+fn agent(section: Section<'_>) -> AgentSettings {
+    let port = section.port("port").unwrap_or(7432);
+    let beat = section.duration("beat", Duration::from_millis(200));
+    section.end();
+    AgentSettings { port, beat }
+}
+
+fn failover(section: Section<'_>) -> FailoverSettings {
+    let durabilities = [("sync", Durability::Sync), ("async", Durability::Async)];
+    let settings = FailoverSettings {
+        durability: section.choice("durability", &durabilities, Durability::Sync),
+        strict: section.boolean("strict", false),
+        heartbeat: section.duration("heartbeat", Duration::from_secs(1)),
+        ttl: section.duration("ttl", Duration::from_secs(5)),
+        lag_bytes_max: section.bytes("lag_bytes_max", 16 << 20),
+        stop_budget: section.duration("stop_budget", Duration::from_secs(10)),
+        rejoin_budget: section.duration("rejoin_budget", Duration::from_secs(600)),
+    };
+    section.end();
+    settings
+}
+
+fn witness(section: Section<'_>, dir: &Path, cluster: &str) -> WitnessSettings {
+    let given = section.text("url").map(|url| url.split_once(':').unwrap_or(("", url)));
+    let path = match given {
+        None => format!("witness/{cluster}.json"),
+        // `file://HOST/…` means another machine; `file:///…` is a path of this one.
+        Some(("file", path)) if !path.is_empty() && (!path.starts_with("//") || path.starts_with("///")) => {
+            path.strip_prefix("//").unwrap_or(path).to_owned()
+        }
+        Some((scheme, _)) => {
+            // Not the rest: a URL may hold a password.
+            let found = match scheme {
+                "" => "a URL without scheme".to_owned(),
+                "file" => "file: without a path of this machine".to_owned(),
+                other => format!("{other}:…"),
+            };
+            let remedy = "known schemes: file; the path may be relative to the folder of cluster.toml";
+            section.fault("url", "file:PATH", found, remedy);
+            String::new()
+        }
+    };
+    section.end();
+    WitnessSettings { url: format!("file:{}", resolve(dir, &path).display()) }
+}
+
+fn failover_ip(reader: &Reader, section: Section<'_>, dir: &Path, files: Files) -> Option<FailoverIpSettings> {
+    if !section.exists() {
+        return None;
+    }
+    section.required("kind", "script");
+    section.choice("kind", &[("script", ())], ());
+    let address = section.required("address", "203.0.113.10");
+    nodes::check_address(&section, address);
+    let script = resolve(dir, section.required("script", "shared/failover/failover.sh"));
+    let env_file = section.text("env_file").map(|path| resolve(dir, path));
+    let timeout = section.duration("timeout", Duration::from_secs(60));
+    if files == Files::Checked && !reader.is_faulty(&["failover_ip.script"]) {
+        check::script(&section, &script);
+    }
+    if let Some(path) = env_file.as_deref().filter(|_| files == Files::Checked) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                if let Err(faults) = env_file::parse(&text, path) {
+                    reader.faults_of(&faults);
+                }
+            }
+            Err(e) => section.fault(
+                "env_file",
+                "a readable text file",
+                format!("{} ({e})", path.display()),
+                "make it with KEY=VALUE lines, or correct the path",
+            ),
+        }
+    }
+    section.end();
+    Some(FailoverIpSettings::Script { address: address.to_owned(), script, env_file, timeout })
+}
+
+/// A path of the settings: relative ones begin at the folder of `cluster.toml`.
+pub(super) fn resolve(dir: &Path, path: &str) -> PathBuf {
+    dir.join(path).components().filter(|c| *c != Component::CurDir).collect()
+}
+
+/// An absolute path, without asking whether anything is there.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    std::path::absolute(path)
+        .map_err(|e| Error::invalid(format!("the path is not usable. path={}", path.display())).because(e))
+}

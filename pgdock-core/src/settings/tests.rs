@@ -1,0 +1,430 @@
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ErrorKind;
+
+const SMALLEST: &str = "[cluster]\nname = \"main\"\n[nodes.n1]\naddress = \"127.0.0.2\"\n";
+
+fn faults(text: &str) -> String {
+    parse(text, Path::new("/srv/pg"), Files::Ignored).unwrap_err().to_string().replace("/srv/pg/", "")
+}
+
+/// The smallest settings with more of one's own: faults of the addition.
+fn faults_with(more: &str) -> String {
+    faults(&format!("{SMALLEST}{more}"))
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let settings = Settings::from_toml(SMALLEST, Path::new("/srv/pg")).unwrap();
+    insta::assert_debug_snapshot!(settings, @r#"
+    Settings {
+        dir: "/srv/pg",
+        cluster: ClusterSettings {
+            name: "main",
+            executor: Local,
+            root: "/srv/pg/var",
+        },
+        postgres: PostgresSettings {
+            version: None,
+            bin_dir: None,
+            user: "postgres",
+            port: 5432,
+            database: "app",
+            owner: "app",
+            settings: {},
+            hba: [],
+        },
+        failover: FailoverSettings {
+            durability: Sync,
+            strict: false,
+            heartbeat: 1s,
+            ttl: 5s,
+            lag_bytes_max: 16777216,
+            stop_budget: 10s,
+            rejoin_budget: 600s,
+        },
+        witness: WitnessSettings {
+            url: "file:/srv/pg/witness/main.json",
+        },
+        failover_ip: None,
+        agent: AgentSettings {
+            port: 7432,
+            beat: 200ms,
+        },
+        nodes: {
+            n1: NodeSettings {
+                address: "127.0.0.2",
+                priority: 100,
+                failover: true,
+                postgres_port: 5432,
+                agent_port: 7432,
+                home: "/srv/pg/var/n1",
+            },
+        },
+    }
+    "#);
+    assert_eq!(settings.witness.file(), Some(Path::new("/srv/pg/witness/main.json")));
+}
+
+#[test]
+fn everything_can_be_said() {
+    let text = r#"
+[cluster]
+name = "main"
+executor = "local"
+root = "./run"
+[postgres]
+version = 16
+bin_dir = "/usr/lib/postgresql/16/bin"
+user = "pg"
+port = 6000
+database = "shop"
+owner = "shopkeeper"
+hba = ["hostssl shop shopkeeper 10.0.0.0/8 scram-sha-256"]
+[postgres.settings]
+shared_buffers = "1GB"
+random_page_cost = 1.1
+Jit = false
+max_connections = 300
+pg_stat_statements.max = 5000
+[failover]
+durability = "sync"
+strict = true
+heartbeat = "500ms"
+ttl = "3s"
+lag_bytes_max = "1MB"
+stop_budget = "20s"
+rejoin_budget = "1h"
+[witness]
+url = "file:w/doc.json"
+[failover_ip]
+kind = "script"
+address = "203.0.113.10"
+script = "move.sh"
+timeout = "5s"
+[agent]
+port = 6001
+beat = "100ms"
+[nodes.n1]
+address = "10.0.0.1"
+[nodes.n2]
+address = "n2.example.com"
+priority = 50
+failover = false
+postgres_port = 6100
+agent_port = 6101
+"#;
+    let settings = parse(text, Path::new("/srv/pg"), Files::Ignored).unwrap();
+    insta::assert_debug_snapshot!(settings, @r#"
+    Settings {
+        dir: "/srv/pg",
+        cluster: ClusterSettings {
+            name: "main",
+            executor: Local,
+            root: "/srv/pg/run",
+        },
+        postgres: PostgresSettings {
+            version: Some(
+                16,
+            ),
+            bin_dir: Some(
+                "/usr/lib/postgresql/16/bin",
+            ),
+            user: "pg",
+            port: 6000,
+            database: "shop",
+            owner: "shopkeeper",
+            settings: {
+                "jit": "off",
+                "max_connections": "300",
+                "pg_stat_statements.max": "5000",
+                "random_page_cost": "1.1",
+                "shared_buffers": "1GB",
+            },
+            hba: [
+                "hostssl shop shopkeeper 10.0.0.0/8 scram-sha-256",
+            ],
+        },
+        failover: FailoverSettings {
+            durability: Sync,
+            strict: true,
+            heartbeat: 500ms,
+            ttl: 3s,
+            lag_bytes_max: 1048576,
+            stop_budget: 20s,
+            rejoin_budget: 3600s,
+        },
+        witness: WitnessSettings {
+            url: "file:/srv/pg/w/doc.json",
+        },
+        failover_ip: Some(
+            Script {
+                address: "203.0.113.10",
+                script: "/srv/pg/move.sh",
+                env_file: None,
+                timeout: 5s,
+            },
+        ),
+        agent: AgentSettings {
+            port: 6001,
+            beat: 100ms,
+        },
+        nodes: {
+            n1: NodeSettings {
+                address: "10.0.0.1",
+                priority: 100,
+                failover: true,
+                postgres_port: 6000,
+                agent_port: 6001,
+                home: "/srv/pg/run/n1",
+            },
+            n2: NodeSettings {
+                address: "n2.example.com",
+                priority: 50,
+                failover: false,
+                postgres_port: 6100,
+                agent_port: 6101,
+                home: "/srv/pg/run/n2",
+            },
+        },
+    }
+    "#);
+}
+
+#[test]
+fn all_faults_are_listed_at_once() {
+    let text = r#"[cluster]
+nam = "main"
+executor = "ssh"
+[postgres]
+version = 13
+port = 70000
+hba = ["host all all 0.0.0.0/0 trust", "hots all", 5]
+[postgres.settings]
+primary_conninfo = "host=x password=hunter2"
+fsync = false
+Synchronous_Commit = "local"
+max_wal_senders = 2
+shared_preload_libraries = ["a"]
+[failover]
+durabilty = "sync"
+heartbeat = "2s"
+ttl = "5s"
+stop_budget = 10
+lag_bytes_max = "16mb"
+[failovers]
+[witness]
+url = "s3://bucket/x"
+[failover_ip]
+kind = "magic"
+address = "10.0.0.1:5432"
+[nodes.n1]
+address = "10.0.0.256"
+priorty = 5
+[nodes.N2]
+address = "10.0.0.2"
+"#;
+    let found = faults(text);
+    assert!(!found.contains("hunter2"));
+    insta::assert_snapshot!(found, @r#"
+    cluster.toml:1: cluster.name: expected a text in quotes, found nothing; add name = "main" to [cluster]
+    cluster.toml:2: cluster.nam: expected a known key, found `nam`; did you mean `name`? known: name, executor, root
+    cluster.toml:3: cluster.executor: expected "local", found "ssh"; known: local
+    cluster.toml:5: postgres.version: expected a whole number from 14 to 18, found 13; choose one of these
+    cluster.toml:6: postgres.port: expected a whole number from 1 to 65535, found 70000; choose one of these
+    cluster.toml:7: postgres.hba[0]: expected a method that proves who logs in, found trust; write scram-sha-256, or cert
+    cluster.toml:7: postgres.hba[1]: expected a line of pg_hba.conf: TYPE DATABASE USER [ADDRESS] METHOD, found one of 2 words that begins with "hots"; complete it; known types: local, host, hostssl, hostnossl, hostgssenc, hostnogssenc
+    cluster.toml:7: postgres.hba[2]: expected one line in quotes, found 5; write each line by itself
+    cluster.toml:9: postgres.settings.primary_conninfo: expected nothing, since pgdock manages it, found a line for primary_conninfo; remove it: pgdock sets it when a standby changes its upstream
+    cluster.toml:10: postgres.settings.fsync: expected on, found "off"; remove it: without it an acknowledged commit may be lost in a crash
+    cluster.toml:11: postgres.settings.Synchronous_Commit: expected on or remote_apply, found "local"; remove it: less would acknowledge commits that a failover loses; a transaction may lower it for itself
+    cluster.toml:12: postgres.settings.max_wal_senders: expected at least 10, found "2"; raise or remove it: standbys, their clones and base backups each take one
+    cluster.toml:13: postgres.settings.shared_preload_libraries: expected a text, a number, true or false, found a list; write the value in double quotes
+    cluster.toml:15: failover.durabilty: expected a known key, found `durabilty`; did you mean `durability`? known: durability, strict, heartbeat, ttl, lag_bytes_max, stop_budget, rejoin_budget
+    cluster.toml:17: failover.ttl: expected at least three times failover.heartbeat, 6s, found 5s; raise it, or lower failover.heartbeat
+    cluster.toml:18: failover.stop_budget: expected a duration such as "200ms", "5s" or "1m30s" (units: ms, s, m, min, h, d), found 10; write it with its unit, as in stop_budget = "10s"
+    cluster.toml:19: failover.lag_bytes_max: expected a size such as "64kB" or "16MiB" (units: B, kB, MB, GB, TB and KiB, MiB, GiB, TiB, all powers of 1024), found "16mb"; write it with its unit, as in lag_bytes_max = "16MiB"
+    cluster.toml:20: failovers: expected a known section, found `failovers`; did you mean `failover`? known: cluster, agent, postgres, failover, witness, failover_ip, nodes
+    cluster.toml:22: witness.url: expected file:PATH, found s3:…; known schemes: file; the path may be relative to the folder of cluster.toml
+    cluster.toml:23: failover_ip.script: expected a text in quotes, found nothing; add script = "shared/failover/failover.sh" to [failover_ip]
+    cluster.toml:24: failover_ip.kind: expected "script", found "magic"; known: script
+    cluster.toml:25: failover_ip.address: expected an IP address or a host name, without port, found "10.0.0.1:5432"; write the port as postgres_port or agent_port
+    cluster.toml:27: nodes.n1.address: expected an IP address or a host name, without port, found "10.0.0.256"; correct it
+    cluster.toml:28: nodes.n1.priorty: expected a known key, found `priorty`; did you mean `priority`? known: address, priority, failover, postgres_port, agent_port
+    cluster.toml:29: nodes.N2: expected a node's name: 1 to 32 characters of a-z, 0-9, - and _, the first one a letter, found "N2"; rename the section
+    "#);
+}
+
+#[test]
+fn times_must_fit_each_other() {
+    insta::assert_snapshot!(faults_with("[failover]\nheartbeat = \"2s\"\nttl = \"3s\"\n[agent]\nbeat = \"1s\"\n"), @"cluster.toml:7: failover.ttl: expected at least three times failover.heartbeat, 6s, found 3s; raise it, or lower failover.heartbeat");
+    insta::assert_snapshot!(faults_with("[failover]\nheartbeat = \"50ms\"\nttl = \"1s\"\n[agent]\nbeat = \"10ms\"\n"), @"
+    cluster.toml:6: failover.heartbeat: expected at least 100ms, found 50ms; raise it
+    cluster.toml:7: failover.ttl: expected at least 2s, found 1s; raise it
+    cluster.toml:9: agent.beat: expected at least 50ms, found 10ms; raise it
+    ");
+    // The ttl is wrong by itself: what would follow from its default is not reported.
+    insta::assert_snapshot!(faults_with("[failover]\nheartbeat = \"4s\"\nttl = \"soon\"\n"), @r#"cluster.toml:7: failover.ttl: expected a duration such as "200ms", "5s" or "1m30s" (units: ms, s, m, min, h, d), found "soon"; write it with its unit, as in ttl = "5s""#);
+}
+
+#[test]
+fn strict_needs_sync_and_company() {
+    insta::assert_snapshot!(faults_with("[failover]\nstrict = true\ndurability = \"async\"\n"), @r#"cluster.toml:6: failover.strict: expected false, as durability is "async", found true; remove it, or set durability = "sync""#);
+    insta::assert_snapshot!(faults_with("[failover]\nstrict = true\n"), @"cluster.toml:6: failover.strict: expected at least two nodes, found one, which could never acknowledge a write; add a node, or remove strict");
+}
+
+#[test]
+fn nodes_are_apart() {
+    insta::assert_snapshot!(faults("[cluster]\nname = \"main\"\n"), @"cluster.toml: nodes: expected at least one node, found none; add [nodes.n1] with its address");
+    insta::assert_snapshot!(faults_with("[nodes.n-2]\naddress = \"127.0.0.2\"\nagent_port = 5432\n[nodes.n_2]\naddress = \"::ffff:127.0.0.2\"\npostgres_port=5433\n"), @"
+    cluster.toml:4: nodes.n1.address: expected an address and port of its own, found 127.0.0.2:5432 for PostgreSQL of n1 and for PostgreSQL of n-2; change the address, or set postgres_port and agent_port in the node's section
+    cluster.toml:7: nodes.n-2.agent_port: expected an address and port of its own, found 127.0.0.2:5432 for the agent of n-2 and for PostgreSQL of n-2; change the address, or set postgres_port and agent_port in the node's section
+    cluster.toml:8: nodes.n_2: expected names that differ in more than - and _, found `n-2` and `n_2`; rename one of them: both would have the same replication slot
+    ");
+    insta::assert_snapshot!(faults_with("failover = false\n[failover_ip]\nkind = \"script\"\nscript = \"x\"\naddress = \"127.0.0.2\"\n"), @"
+    cluster.toml:3: nodes: expected a node that may become primary, found none; remove failover = false from one of them
+    cluster.toml:9: failover_ip.address: expected an address that can move, found the own address of n1; write the address that follows the primary
+    ");
+}
+
+#[test]
+fn hba_lines_cannot_hide_trust() {
+    for line in [
+        r#""host all all 10.0.0.0 255.0.0.0 trust""#,
+        r#"'local all all "trust"'"#,
+        r#"'host all all all scram-sha-256 \'"#,
+        r#""local all all scram-sha-256\nhost all all all trust""#,
+        r#""include /etc/hba all x y""#,
+    ] {
+        let found = faults_with(&format!("[postgres]\nhba = [\n{line}]\n"));
+        assert!(found.starts_with("cluster.toml:7: postgres.hba[0]: "), "{line}: {found}");
+    }
+}
+
+#[test]
+fn the_witness_has_a_known_scheme() {
+    let url = |url: &str| faults_with(&format!("[witness]\nurl = \"{url}\"\n"));
+    insta::assert_snapshot!(url("s3://key:hunter2@bucket/x"), @"cluster.toml:6: witness.url: expected file:PATH, found s3:…; known schemes: file; the path may be relative to the folder of cluster.toml");
+    insta::assert_snapshot!(url("witness.json"), @"cluster.toml:6: witness.url: expected file:PATH, found a URL without scheme; known schemes: file; the path may be relative to the folder of cluster.toml");
+    insta::assert_snapshot!(url("file://host/x"), @"cluster.toml:6: witness.url: expected file:PATH, found file: without a path of this machine; known schemes: file; the path may be relative to the folder of cluster.toml");
+    let absolute = format!("{SMALLEST}[witness]\nurl = \"file:///w/doc.json\"\n");
+    let settings = parse(&absolute, Path::new("/srv/pg"), Files::Ignored).unwrap();
+    assert_eq!(settings.witness.file(), Some(Path::new("/w/doc.json")));
+}
+
+#[test]
+fn shapes_are_checked() {
+    insta::assert_snapshot!(faults("cluster = 5\nnodes = []\n[[agent]]\nport = 1\n"), @r#"
+    cluster.toml:1: cluster: expected a section [cluster], found 5; write its keys below [cluster]
+    cluster.toml:1: cluster.name: expected a text in quotes, found nothing; add name = "main" to [cluster]
+    cluster.toml:2: nodes: expected a section [nodes], found a list; write its keys below [nodes]
+    cluster.toml:3: agent: expected a section [agent], found a list of sections; write its keys below [agent]
+    "#);
+    insta::assert_snapshot!(faults_with("[postgres.settings]\nwork_mem = \"1\\nport = 2\"\nWork_Mem2 = 1\nwork_mem2 = 2\n\"a b\" = 1\n"), @r#"
+    cluster.toml:6: postgres.settings.work_mem: expected a value on one line, found several lines; write it on one line
+    cluster.toml:8: postgres.settings.work_mem2: expected each setting once, found a second one, in other case; remove one of them
+    cluster.toml:9: postgres.settings.a b: expected the name of a PostgreSQL setting, found "a b"; correct the name
+    "#);
+}
+
+#[test]
+fn syntax_is_one_fault_with_its_line() {
+    insta::assert_snapshot!(faults("[cluster]\nname = \"main\"\nexecutor local\n"), @"cluster.toml:3: expected TOML, found a fault of syntax (key with no value, expected `=`); correct this line; the rest is checked after that");
+    insta::assert_snapshot!(faults("[cluster]\nname = \"a\"\nname = \"b\"\n"), @"cluster.toml:3: expected TOML, found a fault of syntax (duplicate key); correct this line; the rest is checked after that");
+}
+
+#[test]
+fn the_script_must_be_executable_and_its_environment_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{SMALLEST}[failover_ip]\nkind = \"script\"\naddress = \"127.0.0.9\"\nscript = \"ip.sh\"\nenv_file = \"env/main\"\n"
+    );
+    let listed = |text: &str| {
+        let error = Settings::from_toml(text, dir.path()).unwrap_err();
+        error.to_string().replace(&dir.path().display().to_string(), "DIR")
+    };
+    insta::assert_snapshot!(listed(&text), @"
+    the settings have 2 faults:
+    DIR/cluster.toml:8: failover_ip.script: expected a program, found DIR/ip.sh (No such file or directory (os error 2)); make it, or correct the path; `pgdock init` makes an example
+    DIR/cluster.toml:9: failover_ip.env_file: expected a readable text file, found DIR/env/main (No such file or directory (os error 2)); make it with KEY=VALUE lines, or correct the path
+    ");
+
+    let script = dir.path().join("ip.sh");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::create_dir(dir.path().join("env")).unwrap();
+    std::fs::write(dir.path().join("env/main"), "A=1\nB\n").unwrap();
+    insta::assert_snapshot!(listed(&text), @"
+    the settings have 2 faults:
+    DIR/cluster.toml:8: failover_ip.script: expected an executable file, found DIR/ip.sh, which is not; chmod +x DIR/ip.sh
+    DIR/env/main:2: expected KEY=VALUE, found a line without `=`; write KEY=VALUE, or begin a comment with #
+    ");
+
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(dir.path().join("env/main"), "A=1\n").unwrap();
+    Settings::from_toml(&text, dir.path()).unwrap();
+}
+
+#[test]
+fn programs_can_read_the_faults() {
+    let error = Settings::from_toml("[cluster]\nname = 5\n", Path::new("/srv/pg")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let faults: &Faults = std::error::Error::source(&error).unwrap().downcast_ref().unwrap();
+    assert_eq!(faults.len(), 2);
+    let first = faults.iter().next().unwrap();
+    assert_eq!((first.key.as_str(), first.line), ("cluster.name", Some(2)));
+    assert_eq!(first.file, Path::new("/srv/pg/cluster.toml"));
+    assert_eq!(error.chain(), error.to_string(), "the list is not repeated");
+}
+
+#[test]
+fn a_folder_or_its_file_can_be_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Settings::from_path(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.hints()[0].contains("pgdock init"));
+
+    std::fs::write(dir.path().join("cluster.toml"), SMALLEST).unwrap();
+    let settings = Settings::from_path(dir.path()).unwrap();
+    assert_eq!(settings.dir, dir.path());
+    assert_eq!(settings, Settings::from_path(dir.path().join("cluster.toml")).unwrap());
+
+    std::fs::write(dir.path().join("other.toml"), SMALLEST).unwrap();
+    let error = Settings::from_path(dir.path().join("other.toml")).unwrap_err();
+    assert!(error.to_string().contains("a file called cluster.toml"), "{error}");
+    let error = Settings::from_path(dir.path().join("nowhere")).unwrap_err();
+    assert!(error.to_string().contains("no such folder"), "{error}");
+}
+
+/// Pieces of settings, right and wrong, in any order.
+fn pieces() -> impl Strategy<Value = String> {
+    const TABLES: &str =
+        "[cluster] [nodes.n1] [nodes] [[nodes]] [postgres.settings] [failover] [witness] [failover_ip] [agent]";
+    const KEYS: &str = "name address ttl heartbeat beat port hba url kind";
+    const VALUES: &str =
+        r#""5s" "script" "" 5 -1 1.5 true inf 1979-05-27 "999999999999h" "file:" "file://" [ ] { } , ä " ' # . ="#;
+    let words: Vec<&str> =
+        [TABLES, KEYS, VALUES].into_iter().flat_map(str::split_whitespace).chain(["\n", " = "]).collect();
+    prop::collection::vec(prop::sample::select(words), 0..40).prop_map(|v| v.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_text_breaks_the_parser(text in "(?s).{0,200}") {
+        let _ = parse(&text, Path::new("/srv/pg"), Files::Ignored);
+    }
+
+    #[test]
+    fn no_mixture_of_pieces_breaks_the_parser(text in pieces()) {
+        if let Err(faults) = parse(&text, Path::new("/srv/pg"), Files::Ignored) {
+            let lines = text.split('\n').count();
+            for fault in &faults {
+                prop_assert!(fault.line.is_none_or(|line| (1..=lines).contains(&line)), "{fault}");
+            }
+        }
+    }
+}

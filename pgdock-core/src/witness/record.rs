@@ -1,0 +1,143 @@
+//! [`Record`]: the document that the witness keeps, one per cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::node::Member;
+use crate::postgres::lsn::Lsn;
+use crate::postgres::timeline::{History, TimelineId};
+use crate::term::Term;
+use crate::{Error, NodeName};
+
+/// The format that this version writes. A document of a newer one is refused.
+pub const FORMAT: u32 = 1;
+
+/// What an acknowledged commit means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// It is on the primary's disk.
+    Async,
+    /// It is on the primary's disk and on that of the sync set's standby, as long as there is one.
+    #[default]
+    Sync,
+}
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Async => "async",
+            Self::Sync => "sync",
+        })
+    }
+}
+
+/// The document. Every field that a later version adds must have a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The format, [`FORMAT`].
+    pub format: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    /// PostgreSQL's system identifier: a node with another one is not of this cluster.
+    pub system_identifier: u64,
+    /// The reign.
+    pub term: Term,
+    /// Who leads it. Nobody, after a hand over that its heir has not answered yet.
+    pub leader: Option<NodeName>,
+    /// Grows by one with every change of the document, so that versions have an order.
+    pub heartbeat: u64,
+    /// Fresh in every body: it makes each version unique, and lets an author recognise his own.
+    pub nonce: String,
+    /// How long the right to lead lasts after the change that carried it was sent.
+    #[serde(with = "millis")]
+    pub ttl: Duration,
+    /// What an acknowledged commit means.
+    pub durability: Durability,
+    /// D: the members of which at least [`acks`](Self::acks) hold every acknowledged commit.
+    pub sync_set: BTreeSet<Member>,
+    /// a: how many of them.
+    pub acks: u32,
+    /// The heir named by a leader that gave up the lead on purpose.
+    pub handoff_to: Option<NodeName>,
+    /// The highest timeline that was given out: the leader's, or the one that it is about to begin. Each
+    /// promotion takes one that a change of the document gave to it, so that no two promotions ever begin
+    /// the same: PostgreSQL could not tell their histories apart. What the leader is known to have begun
+    /// is in [`history`](Self::history).
+    pub timeline: TimelineId,
+    /// The leader's WAL position when it wrote this.
+    pub leader_lsn: Lsn,
+    /// Who belongs to the cluster, with the address of its PostgreSQL.
+    pub members: BTreeMap<NodeName, String>,
+    /// Automatic decisions are stopped.
+    pub paused: bool,
+    /// The configuration that the cluster should run, by node.
+    #[serde(default)]
+    pub bundle: BTreeMap<NodeName, String>,
+    /// The leader's timeline, once it has begun it, and the forks that led to it.
+    pub history: History,
+}
+
+impl Record {
+    /// The document that comes after this one: one heartbeat later, without a nonce.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self { heartbeat: self.heartbeat + 1, nonce: String::new(), ..self.clone() }
+    }
+
+    /// How many members of the sync set a candidate must hear: |D| − a + 1.
+    #[must_use]
+    pub fn pledges_needed(&self) -> usize {
+        (self.sync_set.len() + 1).saturating_sub(self.acks as usize)
+    }
+
+    /// The document as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("a record is always valid JSON")
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// `NeedsOperator` when it is corrupt, truncated, or of a newer format: it must not be overwritten.
+    pub fn decode(bytes: &[u8]) -> crate::Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let head: Head = serde_json::from_slice(bytes).map_err(|e| {
+            Error::needs_operator("the witness document is not readable")
+                .because(e)
+                .hint("nothing was overwritten; put back a copy of the document")
+        })?;
+        if head.format > FORMAT {
+            return Err(Error::needs_operator(format!(
+                "the witness document is of a newer format. found={}, known={FORMAT}",
+                head.format
+            ))
+            .hint("upgrade pgdock on this node"));
+        }
+        serde_json::from_slice(bytes).map_err(|e| {
+            Error::needs_operator("the witness document is not readable")
+                .because(e)
+                .hint("nothing was overwritten; put back a copy of the document")
+        })
+    }
+}
+
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}

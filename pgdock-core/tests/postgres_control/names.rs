@@ -1,0 +1,92 @@
+//! `synchronous_standby_names` and barriers.
+
+use std::time::Duration;
+
+use pgdock_core::view::Names;
+
+use crate::support::{Rig, connect, names, primary, read, until};
+
+/// Waits until a backend waits for a standby.
+async fn somebody_waits(client: &tokio_postgres::Client) {
+    until("a commit that waits", || async {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        (client.query_one(sql, &[]).await.ok()?.get::<_, i64>(0) == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_settle_and_commits_wait() {
+    let Some(rig) = Rig::running(3).await else { return };
+    let [first, second, third] = &rig.nodes[..] else { unreachable!() };
+    let seen = primary(first, |p| p.senders.len() == 2).await;
+    assert!(seen.names_settled);
+
+    let mut barrier = None;
+    for wanted in [names(1, &[second]), names(2, &[second, third]), names(1, &[second, third]), names(1, &[third])] {
+        first.set_names(&wanted).await.unwrap();
+        let seen = primary(first, |_| true).await;
+        assert_eq!((&seen.names, seen.names_settled), (&wanted, true));
+        let lsn = first.take_barrier(barrier.is_none()).await.unwrap();
+        assert!(barrier < Some(lsn));
+        barrier = Some(lsn);
+        primary(first, |p| p.senders.values().all(|s| s.flushed >= lsn)).await;
+    }
+    // The sync standby gone, a commit waits, while pgdock's own work goes on.
+    third.stop(Duration::from_secs(20), false).await.unwrap();
+    let client = connect(first).await;
+    let writer = connect(first).await;
+    let write = tokio::spawn(async move { writer.batch_execute("CREATE TABLE t (i int)").await });
+    somebody_waits(&client).await;
+    first.ensure_roles().await.unwrap();
+    first.take_barrier(false).await.unwrap();
+    first.set_names(&Names::none()).await.unwrap();
+    write.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_primary_settles_anew_and_nobody_means_nobody() {
+    let Some(rig) = Rig::running(2).await else { return };
+    rig.nodes[0].set_names(&names(1, &[&rig.nodes[1]])).await.unwrap();
+    let first = rig.adopt(0);
+    let seen = primary(&first, |_| true).await;
+    assert!(!seen.names_settled, "who did not see it happen cannot know");
+    first.set_names(&seen.names).await.unwrap();
+    assert!(primary(&first, |_| true).await.names_settled);
+    // Nobody in the set, and one must have it: every commit waits.
+    let blocked = Names { members: Default::default(), count: 1 };
+    first.set_names(&blocked).await.unwrap();
+    let seen = primary(&first, |_| true).await;
+    assert_eq!((seen.names, seen.names_settled), (blocked, true));
+    let (client, writer) = (connect(&first).await, connect(&first).await);
+    let write = tokio::spawn(async move { writer.batch_execute("CREATE TABLE t (i int)").await });
+    somebody_waits(&client).await;
+    write.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_alter_system_do_not_count() {
+    let Some(rig) = Rig::new(1).await else { return };
+    rig.bootstrap().await;
+    let first = &rig.nodes[0];
+    let client = connect(first).await;
+    client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    primary(first, |p| !p.names_settled).await;
+    first.reload().await.unwrap();
+    primary(first, |p| p.names_settled && p.names == Names::none()).await;
+    assert!(!read(&first.layout().data.join("postgresql.auto.conf")).contains('*'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_commit_of_a_reign_waits() {
+    let Some(rig) = Rig::running(2).await else { return };
+    let (first, second) = (&rig.nodes[0], &rig.nodes[1]);
+    second.detach().await.unwrap();
+    first.fence().await.unwrap();
+    second.promote(&names(1, &[first]), None).await.unwrap();
+    let (client, writer) = (connect(second).await, connect(second).await);
+    let write = tokio::spawn(async move { writer.batch_execute("CREATE TABLE t (i int)").await });
+    somebody_waits(&client).await;
+    write.abort();
+}
