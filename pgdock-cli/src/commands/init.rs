@@ -1,0 +1,116 @@
+//! `pgdock init`
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use pgdock_core::clock::SystemClock;
+use pgdock_core::scaffold::Scaffold;
+use pgdock_core::witness::record::Durability;
+use pgdock_core::{NodeName, Result};
+
+use crate::cli::{Format, Output};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output;
+use crate::output::table::Table;
+
+/// Make a folder with a commented cluster.toml, secrets and certificates
+///
+/// Nothing is overwritten: run again, it adds what is missing, such as the certificate of a new node.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The folder [default: that of --config, or the current one]
+    dir: Option<PathBuf>,
+    /// The cluster's name
+    #[arg(long, default_value = "pgdock")]
+    name: String,
+    /// A node with its address, once for each [default: n1 to n3 on 127.0.0.11 to 127.0.0.13]
+    #[arg(long = "node", value_name = "NAME=ADDRESS")]
+    nodes: Vec<NodeAt>,
+    /// Where PostgreSQL listens on each node
+    #[arg(long, default_value_t = 5432, value_name = "PORT")]
+    postgres_port: u16,
+    /// Where the agent listens on each node
+    #[arg(long, default_value_t = 7432, value_name = "PORT")]
+    agent_port: u16,
+    /// What an acknowledged commit means
+    #[arg(long, value_parser = durability, default_value = "sync", value_name = "sync|async")]
+    durability: Durability,
+    /// PostgreSQL's major version [default: the newest one found]
+    #[arg(long, value_name = "VERSION")]
+    postgres_version: Option<u32>,
+    /// The folder of PostgreSQL's programs, where they are not found by themselves
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// An address that follows the primary, moved by shared/failover/failover.sh
+    #[arg(long, value_name = "ADDRESS")]
+    failover_ip: Option<String>,
+    /// Print the cluster.toml, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A node's name and address.
+#[derive(Clone, Debug)]
+struct NodeAt(NodeName, String);
+
+impl FromStr for NodeAt {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS, such as n1=10.0.0.1")?;
+        Ok(Self(name.parse().map_err(|e| format!("{e}"))?, address.to_owned()))
+    }
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "sync" => Ok(Durability::Sync),
+        "async" => Ok(Durability::Async),
+        _ => Err("expected sync or async".to_owned()),
+    }
+}
+
+/// The nodes of a cluster that is tried on one machine.
+pub(crate) fn local_nodes() -> Vec<(NodeName, String)> {
+    let node = |i| (NodeName::new(format!("n{i}")).expect("a valid name"), format!("127.0.0.1{i}"));
+    (1..=3).map(node).collect()
+}
+
+pub(crate) async fn run(context: &Context, args: InitArgs) -> Result<Exit> {
+    let dir = args.dir.as_deref().or(context.named_dir()).unwrap_or(Path::new("."));
+    let nodes = if args.nodes.is_empty() {
+        local_nodes()
+    } else {
+        args.nodes.into_iter().map(|NodeAt(name, address)| (name, address)).collect()
+    };
+    let scaffold = Scaffold {
+        postgres_port: args.postgres_port,
+        agent_port: args.agent_port,
+        durability: args.durability,
+        version: args.postgres_version,
+        bin_dir: args.bin_dir,
+        failover_address: args.failover_ip,
+        ..Scaffold::new(args.name, nodes)
+    };
+    if args.dry_run {
+        output::data(&scaffold.cluster_toml())?;
+        return Ok(Exit::Done);
+    }
+    let written = scaffold.write(dir, &SystemClock)?;
+    match args.output.output {
+        Format::Json => output::json(&serde_json::json!({ "made": written.made, "kept": written.kept }))?,
+        Format::Table => {
+            let mut table = Table::new(["", "File"]);
+            let made = written.made.iter().map(|path| ("made", path));
+            for (what, path) in made.chain(written.kept.iter().map(|path| ("kept", path))) {
+                table.row([what.to_owned(), path.display().to_string()]);
+            }
+            output::data(&table.to_string())?;
+            output::note("next: look through cluster.toml, then `pgdock up`");
+        }
+    }
+    Ok(Exit::Done)
+}

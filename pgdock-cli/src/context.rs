@@ -1,0 +1,64 @@
+//! [`Context`]: what commands share: where the settings are, and how to make a handle from them.
+
+use std::path::{Path, PathBuf};
+
+use pgdock_core::{Cluster, Error, NodeName, Result, Settings};
+
+use crate::cli::Globals;
+
+/// What commands share.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    globals: Globals,
+}
+
+impl Context {
+    pub(crate) fn new(globals: Globals) -> Self {
+        Self { globals }
+    }
+
+    /// A context with another folder.
+    pub(crate) fn at(&self, dir: &Path) -> Self {
+        Self { globals: Globals { config: Some(dir.to_owned()), ..self.globals.clone() } }
+    }
+
+    /// The folder that was named, if one was.
+    pub(crate) fn named_dir(&self) -> Option<&Path> {
+        self.globals.config.as_deref()
+    }
+
+    pub(crate) fn verbose(&self) -> bool {
+        self.globals.verbose
+    }
+
+    /// Reads the settings: from the folder that was named, or the nearest one upwards that has them.
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        match self.named_dir() {
+            Some(dir) => Settings::from_path(dir),
+            None => Settings::from_path(nearest()?),
+        }
+    }
+
+    /// A handle on the cluster.
+    pub(crate) async fn cluster(&self) -> Result<Cluster> {
+        Cluster::builder(self.settings()?).build().await
+    }
+}
+
+fn nearest() -> Result<PathBuf> {
+    let here = std::env::current_dir().map_err(|e| Error::internal("there is no current folder").because(e))?;
+    here.ancestors().find(|dir| dir.join("cluster.toml").is_file()).map(Path::to_owned).ok_or_else(|| {
+        Error::invalid(format!("there is no cluster.toml here, nor in a folder above. dir={}", here.display()))
+            .hint("`pgdock init` makes one")
+            .hint("`--config DIR`, or PGDOCK_CONFIG, names the folder of another")
+    })
+}
+
+/// The nodes that were named, checked; all where none was.
+pub(crate) fn chosen(settings: &Settings, named: &[NodeName]) -> Result<Vec<NodeName>> {
+    for node in named {
+        settings.node(node)?;
+    }
+    let all = settings.nodes.keys();
+    Ok(if named.is_empty() { all.cloned().collect() } else { all.filter(|n| named.contains(n)).cloned().collect() })
+}
