@@ -1,0 +1,385 @@
+//! [`RealCluster`]: the same scaffold that `pgdock init` writes, with an agent process for each node.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use pgdock_core::clock::SystemClock;
+use pgdock_core::cluster::{Cluster, ClusterStatus};
+use pgdock_core::scaffold::Scaffold;
+use pgdock_core::secrets::Secrets;
+use pgdock_core::witness::record::Durability;
+use pgdock_core::{Error, NodeName, Result, Role, Settings};
+
+use super::Route;
+use super::processes::signal_all;
+
+/// What kind of cluster to make.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many nodes.
+    pub nodes: usize,
+    /// What an acknowledged commit means.
+    pub durability: Durability,
+    /// The last part of the first node's address, 127.0.0.N. Tests that run side by side differ in it.
+    pub first: u8,
+    /// Lines to add to `cluster.toml`, by the section that they belong to.
+    pub extra: BTreeMap<&'static str, String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 3, durability: Durability::Sync, first: 41, extra: BTreeMap::new() }
+    }
+}
+
+/// Whether real PostgreSQL can be tested here. Where it cannot, it is said, and with
+/// `PGDOCK_REAL=required` it is a failure.
+#[must_use]
+pub fn available() -> bool {
+    let path = std::env::var_os("PATH");
+    let found = pgdock_core::postgres::version::Binaries::find(None, None, path.as_deref());
+    match (found, program()) {
+        (Ok(_), Ok(_)) => true,
+        (Err(why), _) | (_, Err(why)) => {
+            assert!(std::env::var("PGDOCK_REAL").as_deref() != Ok("required"), "cannot test on real parts: {why}");
+            eprintln!("skipped: {why}");
+            false
+        }
+    }
+}
+
+/// The `pgdock` program that was built beside this test.
+///
+/// # Errors
+/// `Invalid` where it was not built.
+pub fn program() -> Result<PathBuf> {
+    let exe = std::env::current_exe().map_err(|e| Error::internal("cannot tell where this test lies").because(e))?;
+    exe.ancestors()
+        .map(|dir| dir.join("pgdock"))
+        .find(|path| path.is_file())
+        .ok_or_else(|| Error::invalid("the program pgdock was not built").hint("run `cargo build -p pgdock-cli` first"))
+}
+
+/// A cluster of processes on this machine. Dropped, it leaves nothing running.
+#[derive(Debug)]
+pub struct RealCluster {
+    /// Its settings.
+    pub settings: Settings,
+    /// The handle that users have.
+    pub cluster: Cluster,
+    program: PathBuf,
+    agents: BTreeMap<NodeName, Child>,
+    dir: Option<tempfile::TempDir>,
+}
+
+impl RealCluster {
+    /// Makes the folder of a cluster; nothing runs yet.
+    ///
+    /// # Errors
+    /// Whatever the scaffold, the settings or the machine say.
+    pub async fn make(options: Options) -> Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let io = |e: std::io::Error| Error::internal("cannot prepare a folder for the test").because(e);
+        let dir = tempfile::Builder::new().prefix("pgdock-test-").tempdir_in("/tmp").map_err(io)?;
+        // PostgreSQL's user must be able to reach its folder.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).map_err(io)?;
+        let nodes = (0..options.nodes).map(|i| {
+            let name = NodeName::new(format!("n{}", i + 1)).expect("a valid name");
+            (name, format!("127.0.0.{}", usize::from(options.first) + i))
+        });
+        let mut scaffold = Scaffold::new("test", nodes);
+        scaffold.durability = options.durability;
+        scaffold.postgres_port = 54320;
+        scaffold.agent_port = 57432;
+        scaffold.write(dir.path(), &SystemClock)?;
+        let file = dir.path().join("cluster.toml");
+        let mut text = std::fs::read_to_string(&file).map_err(io)?;
+        for (section, lines) in &options.extra {
+            let head = format!("[{section}]\n");
+            if text.contains(&head) {
+                text = text.replacen(&head, &format!("{head}{lines}\n"), 1);
+            } else {
+                text.push_str(&format!("\n{head}{lines}\n"));
+            }
+        }
+        std::fs::write(&file, text).map_err(io)?;
+        let settings = Settings::from_path(dir.path())?;
+        let cluster = Cluster::builder(settings.clone()).build().await?;
+        Ok(Self { settings, cluster, program: program()?, agents: BTreeMap::new(), dir: Some(dir) })
+    }
+
+    /// Makes a cluster, starts its agents, founds it, and waits until every standby streams.
+    ///
+    /// # Errors
+    /// Whatever goes wrong, with the agents' logs printed.
+    pub async fn up(options: Options) -> Result<Self> {
+        let mut this = Self::make(options).await?;
+        for node in this.nodes() {
+            this.start_agent(&node);
+        }
+        this.found().await?;
+        this.wait("every node streams", Duration::from_secs(60), |s| healthy(s, true)).await?;
+        Ok(this)
+    }
+
+    /// Makes the first node the first primary.
+    ///
+    /// # Errors
+    /// What its agent says.
+    pub async fn found(&self) -> Result<()> {
+        let first = self.nodes()[0].clone();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.cluster.bootstrap(&first).await {
+                Ok(()) => return Ok(()),
+                Err(e) if e.is_retryable() && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(e) => {
+                    self.print_logs();
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    /// The names of its nodes, in order.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeName> {
+        self.settings.nodes.keys().cloned().collect()
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.settings.dir
+    }
+
+    /// The secrets.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn secrets(&self) -> Result<Secrets> {
+        Secrets::load(&self.settings.secrets())
+    }
+
+    /// Starts the agent of a node as a process.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn start_agent(&mut self, node: &NodeName) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir().join(format!("{node}.log")))
+            .expect("a log file");
+        let child = Command::new(&self.program)
+            .args(["--verbose", "agent", "--node", node.as_str()])
+            .env("PGDOCK_CONFIG", self.dir())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("the agent starts");
+        if let Some(mut old) = self.agents.insert(node.clone(), child) {
+            let _ = old.kill();
+            let _ = old.wait();
+        }
+    }
+
+    /// The process id of a node's agent.
+    #[must_use]
+    pub fn agent_pid(&self, node: &NodeName) -> Option<u32> {
+        self.agents.get(node).map(Child::id)
+    }
+
+    /// Sends a signal to a node's agent.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn signal_agent(&mut self, node: &NodeName, signal: rustix::process::Signal) {
+        let pid = self.agent_pid(node).expect("an agent runs");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("the agent can be signalled");
+        if signal == rustix::process::Signal::KILL
+            && let Some(mut child) = self.agents.remove(node)
+        {
+            let _ = child.wait();
+        }
+    }
+
+    /// Has a node's agent end in order, and waits for it.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not end.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub async fn stop_agent(&mut self, node: &NodeName) -> Result<()> {
+        self.signal_agent(node, rustix::process::Signal::TERM);
+        let mut child = self.agents.remove(node).expect("an agent runs");
+        super::until("the agent ends", Duration::from_secs(30), async || !matches!(child.try_wait(), Ok(None))).await
+    }
+
+    /// Runs the program with the settings of this cluster, to its end.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub async fn pgdock(&self, args: &[&str]) -> Result<Output> {
+        self.pgdock_at(self.dir(), args).await
+    }
+
+    /// As [`pgdock`](Self::pgdock), with the settings in another folder.
+    ///
+    /// # Errors
+    /// Where it cannot be run, or does not end within two minutes.
+    pub async fn pgdock_at(&self, dir: &Path, args: &[&str]) -> Result<Output> {
+        let running = tokio::process::Command::new(&self.program)
+            .args(args)
+            .env("PGDOCK_CONFIG", dir)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        match tokio::time::timeout(Duration::from_secs(120), running).await {
+            Ok(ended) => ended.map_err(|e| Error::internal("pgdock cannot be run").because(e)),
+            Err(_) => Err(Error::unavailable(format!("pgdock does not end. args={args:?}"))),
+        }
+    }
+
+    /// How to connect to the primary.
+    ///
+    /// # Errors
+    /// Where the secrets cannot be read.
+    pub fn route(&self) -> Result<Route> {
+        Route::to_primary(&self.settings, &self.secrets()?)
+    }
+
+    /// How to connect to one node, whatever it is.
+    ///
+    /// # Errors
+    /// Where the secrets cannot be read.
+    pub fn route_to(&self, node: &NodeName) -> Result<Route> {
+        let of = &self.settings.nodes[node];
+        Ok(self.route()?.to_node(&of.address, of.postgres_port))
+    }
+
+    /// A node's data directory.
+    #[must_use]
+    pub fn data_dir(&self, node: &NodeName) -> PathBuf {
+        self.settings.nodes[node].home.join("data")
+    }
+
+    /// The process id of a node's postmaster.
+    #[must_use]
+    pub fn postmaster_pid(&self, node: &NodeName) -> Option<i32> {
+        let file = self.settings.nodes[node].home.join("data").join("postmaster.pid");
+        std::fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
+    }
+
+    /// Kills a node's postmaster, as the kernel does when memory runs out.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn kill_postmaster(&self, node: &NodeName) {
+        let pid = self.postmaster_pid(node).and_then(rustix::process::Pid::from_raw).expect("a postmaster runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it can be killed");
+    }
+
+    /// Kills a node's agent and its postmaster.
+    pub fn kill_both(&mut self, node: &NodeName) {
+        self.kill_postmaster(node);
+        self.signal_agent(node, rustix::process::Signal::KILL);
+    }
+
+    /// Waits until the status fulfils a condition.
+    ///
+    /// # Errors
+    /// `Unavailable` with the last status when it does not in time.
+    pub async fn wait(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut condition: impl FnMut(&ClusterStatus) -> bool,
+    ) -> Result<ClusterStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.cluster.status().await;
+            match status {
+                Ok(status) if condition(&status) => return Ok(status),
+                status if Instant::now() >= deadline => {
+                    let status = status.map(|s| serde_json::to_string_pretty(&s).unwrap_or_default());
+                    return Err(Error::unavailable(format!("waited {limit:?} for: {what}; last status: {status:?}")));
+                }
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// The node that is primary, once all is well.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub async fn settled(&self, limit: Duration) -> Result<NodeName> {
+        let status = self.wait("one primary, all others streaming", limit, |s| healthy(s, true)).await?;
+        Ok(status.leader.expect("a healthy cluster has a leader"))
+    }
+
+    /// Prints the end of every log.
+    pub fn print_logs(&self) {
+        for node in self.nodes() {
+            for file in
+                [self.dir().join(format!("{node}.log")), self.settings.nodes[&node].home.join("logs/postgresql.log")]
+            {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                let lines: Vec<_> = text.lines().collect();
+                eprintln!("== {}", file.display());
+                for line in &lines[lines.len().saturating_sub(30)..] {
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+
+    /// Keeps the folder when this is dropped, to look at it.
+    pub fn keep(&mut self) {
+        if let Some(dir) = self.dir.take() {
+            eprintln!("kept: {}", dir.keep().display());
+        }
+    }
+}
+
+/// One primary that leads, every other node streams from it, and, in `sync`, a standby guards commits.
+#[must_use]
+pub fn healthy(status: &ClusterStatus, all: bool) -> bool {
+    let Some(leader) = &status.leader else { return false };
+    let guarded = status.durability != Some(Durability::Sync) || !status.sync_set.is_empty();
+    guarded
+        && status.nodes.iter().filter(|n| n.role == Role::Primary).count() == 1
+        && status.nodes.iter().all(|n| {
+            if n.name == *leader {
+                n.role == Role::Primary
+            } else {
+                !all || n.role == Role::Standby
+                    && n.upstream.as_ref() == Some(leader)
+                    && n.state == pgdock_core::report::State::Streaming
+            }
+        })
+}
+
+impl Drop for RealCluster {
+    fn drop(&mut self) {
+        for child in self.agents.values_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for node in self.nodes() {
+            pgdock_core::agent::deadman::kill_all(&self.data_dir(&node));
+            signal_all(self.deadman_pid(&node), rustix::process::Signal::KILL);
+        }
+        if std::thread::panicking() {
+            self.print_logs();
+        }
+    }
+}

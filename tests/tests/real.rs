@@ -1,0 +1,26 @@
+//! Clusters of real PostgreSQL and real agents, hurt in the ways that machines and people hurt them.
+//!
+//! The program is not built by this: `cargo build -p pgdock-cli` first. Each test has addresses of its own.
+
+#[path = "real/address.rs"]
+mod address;
+#[path = "real/cli.rs"]
+mod cli;
+#[path = "real/common.rs"]
+mod common;
+#[path = "real/data_dir.rs"]
+mod data_dir;
+#[path = "real/identity.rs"]
+mod identity;
+#[path = "real/rejoin.rs"]
+mod rejoin;
+#[path = "real/state.rs"]
+mod state;
+#[path = "real/switchover.rs"]
+mod switchover;
+#[path = "real/takeover.rs"]
+mod takeover;
+#[path = "real/witness.rs"]
+mod witness;
+#[path = "real/zombie.rs"]
+mod zombie;

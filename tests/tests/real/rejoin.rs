@@ -1,0 +1,145 @@
+//! An old primary comes back with commits that nobody else has.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use pgdock_core::event::EventKind;
+use pgdock_core::postgres::version::Binaries;
+use pgdock_core::witness::record::Durability;
+use pgdock_core::{Error, NodeName, Result};
+use pgdock_tests::real::{Ack, RealCluster, missing, until};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::{SOON, on, options, rejoined, taken_over};
+
+/// How many commits the old primary alone has.
+const ALONE: i64 = 100;
+
+/// Has the primary acknowledge commits that reach no standby, and die. Another node takes over.
+async fn diverge(cluster: &mut RealCluster) -> Result<NodeName> {
+    let failed = |e: tokio_postgres::Error| Error::unavailable("a statement failed").because(e);
+    let old = cluster.settled(SOON).await?;
+    let client = cluster.route()?.connect().await?;
+    client.batch_execute("CREATE TABLE acknowledged (number bigint PRIMARY KEY)").await.map_err(failed)?;
+    client.batch_execute("INSERT INTO acknowledged VALUES (-1)").await.map_err(failed)?;
+    let standby = cluster.nodes().into_iter().find(|node| *node != old).expect("there are two nodes");
+    let there = cluster.route_to(&standby)?.connect().await?;
+    let first = [Ack { number: -1, at: std::time::Instant::now() }];
+    until("the first row is on the standby", SOON, async || {
+        missing(&there, &first).await.is_ok_and(|missing| missing.is_empty())
+    })
+    .await?;
+
+    // The process that sends WAL sends no more; what it holds dies with it.
+    let sender: i32 = client.query_one("SELECT pid FROM pg_stat_replication", &[]).await.map_err(failed)?.get(0);
+    kill_process(Pid::from_raw(sender).expect("a pid"), Signal::STOP).expect("it can be stopped");
+    let insert = format!("INSERT INTO acknowledged SELECT generate_series(1, {ALONE})");
+    client.batch_execute(&insert).await.map_err(failed)?;
+    cluster.kill_both(&old);
+    taken_over(cluster, &old).await?;
+    Ok(old)
+}
+
+/// How many of the rows that diverged are on a node.
+async fn diverged_rows(cluster: &RealCluster, node: &NodeName) -> Result<i64> {
+    let client = cluster.route_to(node)?.connect().await?;
+    let row = client
+        .query_one("SELECT count(*) FROM acknowledged WHERE number BETWEEN 1 AND $1", &[&ALONE])
+        .await
+        .map_err(|e| Error::unavailable("cannot count").because(e))?;
+    Ok(row.get(0))
+}
+
+/// The report of what diverged on a node, with the folder that it lies in.
+fn report(cluster: &RealCluster, node: &NodeName) -> (PathBuf, serde_json::Value) {
+    let kept = cluster.settings.nodes[node].home.join("diverged");
+    let folders: Vec<_> = fs::read_dir(&kept).expect("diverged WAL was kept").flatten().map(|e| e.path()).collect();
+    let [folder] = &folders[..] else { panic!("one folder was expected: {folders:?}") };
+    let text = fs::read_to_string(folder.join("report.json")).expect("there is a report");
+    (folder.clone(), serde_json::from_str(&text).expect("it is JSON"))
+}
+
+#[tokio::test]
+async fn a_diverged_primary_is_rewound_and_its_wal_kept() {
+    on(options(156, 2, Durability::Async), async |cluster| {
+        let old = diverge(cluster).await?;
+        let incarnation = fs::read(cluster.data_dir(&old).join("pgdock.incarnation")).expect("it has one");
+        cluster.start_agent(&old);
+        rejoined(cluster, &old).await?;
+
+        assert_eq!(diverged_rows(cluster, &old).await?, 0, "what nobody else has is gone from here, too");
+        let now = fs::read(cluster.data_dir(&old).join("pgdock.incarnation")).expect("it has one");
+        assert_ne!(now, incarnation, "a rewound data directory has another identity");
+        let events = cluster.cluster.events(None).await?.events;
+        let rewound = |kind| events.iter().any(|e| e.node == old && e.kind == kind);
+        assert!(rewound(EventKind::Rewound) && !rewound(EventKind::Cloned), "{events:?}");
+
+        // What was lost is named, and its WAL is there.
+        let (folder, report) = report(cluster, &old);
+        assert_eq!(report["node"], old.as_str());
+        assert!(report["commits"].as_array().is_some_and(|commits| !commits.is_empty()), "{report}");
+        assert!(report["relations"].as_array().is_some_and(|relations| !relations.is_empty()), "{report}");
+        let files = report["files"].as_array().expect("it names files");
+        assert!(!files.is_empty());
+        for file in files {
+            assert!(folder.join(file.as_str().expect("a name")).is_file(), "{file} is kept");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// PostgreSQL's programs, with a `pg_rewind` that says that it began, hangs while `hold` is there, and fails.
+fn hanging_rewind(dir: &Path) -> Result<()> {
+    let io = |e: std::io::Error| Error::internal("cannot prepare programs for the test").because(e);
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).map_err(io)?;
+    let real = Binaries::find(None, None, std::env::var_os("PATH").as_deref())?;
+    for entry in fs::read_dir(real.dir()).map_err(io)?.flatten() {
+        if entry.file_name() != "pg_rewind" {
+            symlink(entry.path(), dir.join(entry.file_name())).map_err(io)?;
+        }
+    }
+    let here = dir.display();
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--version*) exec {} --version ;; esac\n\
+         touch {here}/began\nwhile [ -e {here}/hold ]; do sleep 0.05; done\nexit 1\n",
+        real.program("pg_rewind").display()
+    );
+    fs::write(dir.join("pg_rewind"), script).map_err(io)?;
+    fs::set_permissions(dir.join("pg_rewind"), fs::Permissions::from_mode(0o755)).map_err(io)?;
+    fs::write(dir.join("hold"), "").map_err(io)
+}
+
+#[tokio::test]
+async fn an_interrupted_rewind_ends_in_a_copy() {
+    if !pgdock_tests::real::available() {
+        return;
+    }
+    let programs = tempfile::Builder::new().prefix("pgdock-programs-").tempdir_in("/tmp").expect("a folder");
+    hanging_rewind(programs.path()).expect("programs");
+    let mut options = options(159, 2, Durability::Async);
+    options.extra.insert("postgres", format!("bin_dir = {:?}", programs.path()));
+    on(options, async |cluster| {
+        let old = diverge(cluster).await?;
+        cluster.start_agent(&old);
+        until("the rewind has begun", SOON, async || programs.path().join("began").exists()).await?;
+        cluster.signal_agent(&old, Signal::KILL);
+        let incarnation = fs::read(cluster.data_dir(&old).join("pgdock.incarnation")).expect("it has one");
+
+        cluster.start_agent(&old);
+        rejoined(cluster, &old).await?;
+        fs::remove_file(programs.path().join("hold")).expect("it was there");
+        let events = cluster.cluster.events(None).await?.events;
+        let cloned = |kind| events.iter().any(|e| e.node == old && e.kind == kind);
+        assert!(cloned(EventKind::Cloned) && !cloned(EventKind::Rewound), "{events:?}");
+        assert_eq!(diverged_rows(cluster, &old).await?, 0);
+
+        // The old data directory is kept, and so is the WAL that was taken aside before.
+        let aside = cluster.settings.nodes[&old].home.join("data.old-1").join("pgdock.incarnation");
+        assert_eq!(fs::read(aside).expect("the old data directory is kept aside"), incarnation);
+        report(cluster, &old);
+        Ok(())
+    })
+    .await;
+}
