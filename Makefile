@@ -1,0 +1,77 @@
+# What a person types. Everything else is cargo; `make help` lists what is here.
+
+# Simulator: how many seeds. Failover soak: how many kills of the primary.
+SEEDS ?= 10000
+KILLS ?= 200
+# Failover benchmark: how many runs each median is taken over.
+RUNS  ?= 10
+
+CARGO ?= cargo
+# PostgreSQL's programs, where they are in none of the usual places: make test PGDOCK_BIN_DIR=/opt/pgsql/bin
+ifneq ($(PGDOCK_BIN_DIR),)
+export PGDOCK_BIN_DIR
+export PATH := $(PGDOCK_BIN_DIR):$(PATH)
+endif
+# Options for `pgdock demo`, such as DEMO_ARGS=--keep.
+DEMO_ARGS ?=
+# Options for the test runner, such as TEST_ARGS=decide.
+TEST_ARGS ?=
+
+# The long runs, one variable each, so that one can be replaced: make soak SOAK_REAL=true
+SOAK_SIMULATED ?= $(CARGO) test --locked --release -p pgdock-tests --test simulation -- --seeds $(SEEDS)
+SOAK_REAL      ?= $(CARGO) run --locked --release -p pgdock-benches --bin soak -- --kills $(KILLS)
+BENCH          ?= $(CARGO) run --locked --release -p pgdock-benches --bin failover_time -- --runs $(RUNS)
+
+# A test that needs PostgreSQL and finds none says so and passes; under `required` it fails.
+export PGDOCK_REAL ?= required
+# Test programs that have a main of their own (`harness = false`), which cargo-nextest cannot list.
+HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 } /^harness = false/ { print name }' tests/Cargo.toml)
+
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench soak doc fmt lint deny check
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Find PostgreSQL and what the build needs, or install it where apt can
+	@scripts/setup.sh
+
+demo: setup ## Three nodes on this machine: failover, rejoin, switchover, with real PostgreSQL
+	$(CARGO) build --locked -p pgdock-cli
+	$(CARGO) run --locked --quiet -p pgdock-cli -- demo $(DEMO_ARGS)
+
+test: setup ## All tests, those on real PostgreSQL among them
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --workspace $(if $(HARNESSLESS),-E 'not ($(foreach t,$(HARNESSLESS),binary(=$(t)) +) none())') $(TEST_ARGS)
+	$(foreach t,$(HARNESSLESS),$(CARGO) test --locked -p pgdock-tests --test $(t) &&) true
+	$(CARGO) test --locked --workspace --doc
+else
+	$(CARGO) test --locked --workspace $(TEST_ARGS)
+endif
+
+bench: setup ## Measure failover and switchover on real PostgreSQL: RUNS=10
+	$(CARGO) build --locked --release -p pgdock-cli
+	$(BENCH)
+
+soak: setup ## Long runs: SEEDS=10000 simulated worlds, then KILLS=200 real failovers
+	$(SOAK_SIMULATED)
+	$(CARGO) build --locked --release -p pgdock-cli
+	$(SOAK_REAL)
+
+doc: ## Build the API documentation and check the rest; a broken link is an error
+	@scripts/check-docs.sh
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+lint: ## Formatting and clippy, with warnings denied; changes nothing
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+deny: ## Licences, banned crates and sources of the dependencies (needs cargo-deny)
+	$(CARGO) deny --locked check bans licenses sources
+
+check: lint doc test ## What a change must pass before it is proposed

@@ -1,0 +1,292 @@
+#!/bin/sh
+# Sees to it that this machine has what pgdock needs to build, test and run its demo, and says what it
+# found. Running it again changes nothing.
+#
+#   scripts/setup.sh           find what is needed; install what is missing where apt can (Debian, Ubuntu)
+#   scripts/setup.sh --check   only report: ends with 1 if something is missing
+#
+# PGDOCK_BIN_DIR=DIR names the folder of PostgreSQL's programs, where it is none of the usual ones.
+#
+# What it never does: install Rust, start PostgreSQL, or touch a PostgreSQL that is there already.
+set -eu
+
+MAJOR_MIN=14
+MAJOR_MAX=18
+PROGRAMS="postgres initdb pg_basebackup pg_rewind pg_controldata"
+
+usage() {
+    sed -n '2,/^set -eu/{s/^# \{0,1\}//;/^set -eu/d;p;}' "$0"
+}
+
+check_only=no
+case "${1-}" in
+'') ;;
+--check) check_only=yes ;;
+-h | --help)
+    usage
+    exit 0
+    ;;
+*)
+    echo "setup: unknown argument: $1 (known: --check, --help)" >&2
+    exit 2
+    ;;
+esac
+
+missing=0
+have() { command -v "$1" >/dev/null 2>&1; }
+found() { printf '  %-12s %s\n' "$1" "$2"; }
+lacking() {
+    printf '  %-12s MISSING: %s\n' "$1" "$2"
+    missing=$((missing + 1))
+}
+hint() { printf '  %-12s   %s\n' '' "$1"; }
+
+# ---------------------------------------------------------------------------------------------------------
+# How this machine installs things.
+
+package_manager() {
+    for manager in apt-get dnf pacman apk zypper brew; do
+        if have "$manager"; then
+            echo "$manager"
+            return
+        fi
+    done
+    echo none
+}
+manager=$(package_manager)
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+# Whether something may be installed here: by apt, and as root, or by a sudo that can ask or need not.
+can_install() {
+    [ "$check_only" = no ] && [ "$manager" = apt-get ] || return 1
+    [ "$(id -u)" = 0 ] || { have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; }
+}
+
+# How a person installs a thing, by what each system calls it: apt, dnf, pacman, apk, zypper, brew.
+how() {
+    case $manager in
+    apt-get) hint "apt-get install $1" ;;
+    dnf) hint "dnf install $2" ;;
+    pacman) hint "pacman -S $3" ;;
+    apk) hint "apk add $4" ;;
+    zypper) hint "zypper install $5" ;;
+    brew) hint "brew install $6" ;;
+    *) hint "install it by this system's own means" ;;
+    esac
+}
+
+# Runs apt-get, and shows what it says only if it fails: then what is missing is reported as such.
+apt_get() {
+    log=$(mktemp)
+    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get -y "$@" </dev/null >"$log" 2>&1; then
+        cat -- "$log" >&2
+        echo "setup: apt-get $* failed" >&2
+    fi
+    rm -f -- "$log"
+}
+
+updated=no
+apt_install() {
+    if [ "$updated" = no ]; then
+        echo "setup: apt-get update" >&2
+        apt_get update
+        updated=yes
+    fi
+    echo "setup: apt-get install $*" >&2
+    apt_get install --no-install-recommends "$@"
+}
+
+# ---------------------------------------------------------------------------------------------------------
+# PostgreSQL.
+
+# The major version of the programs in a folder, or nothing if they are not all there, or do not run.
+major_of() {
+    for program in $PROGRAMS; do
+        [ -x "$1/$program" ] || return 0
+    done
+    "$1/postgres" --version 2>/dev/null | sed -n 's/^postgres (PostgreSQL) \([0-9][0-9]*\).*/\1/p'
+}
+
+in_range() {
+    [ -n "$1" ] && [ "$1" -ge "$MAJOR_MIN" ] && [ "$1" -le "$MAJOR_MAX" ]
+}
+
+# All usable installations, one a line, "MAJOR DIR", the newest first.
+installations() {
+    {
+        if [ -n "${PGDOCK_BIN_DIR-}" ]; then
+            candidates=$PGDOCK_BIN_DIR
+            printf '%s\n' "$candidates"
+        else
+            for dir in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/local/pgsql/bin /opt/homebrew/opt/postgresql@*/bin; do
+                [ -d "$dir" ] && printf '%s\n' "$dir"
+            done
+            on_path=$(command -v postgres || true)
+            [ -n "$on_path" ] && dirname -- "$(readlink -f -- "$on_path")"
+        fi
+    } | while IFS= read -r dir; do
+        major=$(major_of "$dir")
+        if in_range "$major"; then
+            printf '%s %s\n' "$major" "$dir"
+        fi
+    done | sort -u | sort -k1,1nr
+}
+
+clusters() {
+    if have pg_lsclusters; then
+        pg_lsclusters -h 2>/dev/null | awk '{ print $1, $2 }'
+    fi
+}
+
+# Installs the newest PostgreSQL that apt knows of and pgdock can run. Debian's packages make a cluster
+# "main" and start it: it would sit on port 5432, so they are told not to.
+install_postgresql() {
+    before=$(clusters)
+    apt_install postgresql-common
+    conf=/etc/postgresql-common/createcluster.conf
+    if ! grep -Eq '^[[:space:]]*create_main_cluster' "$conf" 2>/dev/null; then
+        echo "setup: $conf: create_main_cluster = false" >&2
+        echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
+    fi
+    major=$MAJOR_MAX
+    while [ "$major" -ge "$MAJOR_MIN" ]; do
+        if apt-cache policy "postgresql-$major" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+            apt_install "postgresql-$major" "postgresql-client-$major"
+            break
+        fi
+        major=$((major - 1))
+    done
+    if [ "$major" -lt "$MAJOR_MIN" ]; then
+        echo "setup: this release of the system has no PostgreSQL $MAJOR_MIN to $MAJOR_MAX; add the project's own packages:" >&2
+        echo "setup:   /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh" >&2
+        return 0
+    fi
+    clusters | while read -r version name; do
+        if ! printf '%s\n' "$before" | grep -qxF "$version $name"; then
+            echo "setup: stopping the new cluster $version/$name" >&2
+            as_root pg_ctlcluster "$version" "$name" stop </dev/null >&2 || true
+        fi
+    done
+}
+
+postgresql() {
+    list=$(installations)
+    if [ -z "$list" ] && [ -z "${PGDOCK_BIN_DIR-}" ] && can_install; then
+        install_postgresql
+        list=$(installations)
+    fi
+    if [ -z "$list" ]; then
+        if [ -n "${PGDOCK_BIN_DIR-}" ]; then
+            lacking PostgreSQL "PGDOCK_BIN_DIR=$PGDOCK_BIN_DIR does not hold $PROGRAMS of version $MAJOR_MIN to $MAJOR_MAX"
+        else
+            lacking PostgreSQL "$MAJOR_MIN to $MAJOR_MAX with $PROGRAMS"
+            how postgresql 'postgresql-server postgresql-contrib' postgresql 'postgresql postgresql-contrib' \
+                'postgresql-server postgresql-contrib' postgresql@17
+            hint "if it is there already: PGDOCK_BIN_DIR=DIR $0"
+        fi
+        return
+    fi
+    label=PostgreSQL
+    printf '%s\n' "$list" | while read -r _ dir; do
+        found "$label" "$("$dir/postgres" --version | sed 's/^postgres (PostgreSQL) //') in $dir"
+        label=
+    done
+    if [ "$(id -u)" = 0 ]; then
+        # PostgreSQL refuses to run as root: pgdock drops to this user.
+        if id postgres >/dev/null 2>&1; then
+            found 'OS user' "postgres, as which PostgreSQL runs while pgdock is root"
+        else
+            lacking 'OS user' "postgres: PostgreSQL does not run as root"
+            hint "useradd --system --home-dir /var/lib/postgresql --shell /bin/sh postgres"
+        fi
+    fi
+}
+
+# ---------------------------------------------------------------------------------------------------------
+# What the build needs.
+
+rust() {
+    if ! have cargo && [ -x "${CARGO_HOME:-${HOME-}/.cargo}/bin/cargo" ]; then
+        lacking Rust "cargo is in ${CARGO_HOME:-$HOME/.cargo}/bin, which is not in PATH"
+        hint ". \"${CARGO_HOME:-$HOME/.cargo}/env\""
+        return
+    fi
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname -- "$0")/../Cargo.toml")
+    if ! have cargo; then
+        lacking Rust "$wanted or newer"
+        hint "https://rustup.rs: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+        return
+    fi
+    is=$(cargo --version | sed -n 's/^cargo \([0-9][0-9.]*\).*/\1/p')
+    if [ "$(printf '%s\n%s\n' "$wanted" "$is" | sort -V | head -n 1)" = "$wanted" ]; then
+        found Rust "$is"
+    else
+        lacking Rust "$wanted or newer; there is $is"
+        hint "rustup update stable"
+    fi
+}
+
+# The cryptography library aws-lc is C, and is built from source.
+compiler() {
+    if { ! have cc || ! have make || ! compiles; } && can_install; then
+        apt_install gcc libc6-dev make
+    fi
+    if ! have cc; then
+        lacking 'C compiler' "cc, for aws-lc"
+        how 'gcc libc6-dev' gcc base-devel build-base gcc gcc
+    elif ! compiles; then
+        lacking 'C compiler' "cc cannot build a program: the C library's headers are missing"
+        how libc6-dev glibc-devel base-devel musl-dev glibc-devel gcc
+    else
+        found 'C compiler' "$(cc --version | head -n 1)"
+    fi
+    if have make; then
+        found make "$(make --version | head -n 1)"
+    else
+        lacking make "the Makefile's commands"
+        how make make base-devel make make make
+    fi
+}
+
+compiles() {
+    dir=$(mktemp -d)
+    printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' >"$dir/a.c"
+    built=no
+    cc -o "$dir/a" "$dir/a.c" 2>/dev/null && built=yes
+    rm -rf -- "$dir"
+    [ "$built" = yes ]
+}
+
+# ---------------------------------------------------------------------------------------------------------
+# What runs need of the machine.
+
+machine() {
+    if [ "$(uname -s)" != Linux ]; then
+        lacking Linux "pgdock runs nodes on Linux; this is $(uname -s)"
+        return
+    fi
+    # Linux answers on all of 127.0.0.0/8, as long as the loopback interface is up.
+    if [ "$(cat /sys/class/net/lo/operstate 2>/dev/null || echo absent)" != down ]; then
+        found loopback "127.0.0.0/8"
+    else
+        lacking loopback "the loopback interface is down"
+        hint "ip link set lo up"
+    fi
+}
+
+echo "What pgdock needs on this machine:"
+machine
+compiler
+rust
+postgresql
+if [ "$missing" -gt 0 ]; then
+    echo "setup: $missing missing; see above" >&2
+    exit 1
+fi
