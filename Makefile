@@ -19,13 +19,14 @@ TEST_ARGS ?=
 
 # The long runs, one variable each, so that one can be replaced: make soak SOAK_REAL=true
 SOAK_SIMULATED ?= $(CARGO) test --locked --release -p pgdock-tests --test simulation -- --seeds $(SEEDS)
+SOAK_MODEL     ?= $(CARGO) test --locked --release -p pgdock-model --test model -- --deep
 SOAK_REAL      ?= $(CARGO) run --locked --release -p pgdock-benches --bin soak -- --kills $(KILLS)
 BENCH          ?= $(CARGO) run --locked --release -p pgdock-benches --bin failover_time -- --runs $(RUNS)
 
 # A test that needs PostgreSQL and finds none says so and passes; under `required` it fails.
 export PGDOCK_REAL ?= required
 # Test programs that have a main of their own (`harness = false`), which cargo-nextest cannot list.
-HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 } /^harness = false/ { print name }' tests/Cargo.toml)
+HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 } /^harness = false/ { print name }' tests/Cargo.toml tests/model/Cargo.toml)
 
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
@@ -45,7 +46,7 @@ demo: setup ## Three nodes on this machine: failover, rejoin, switchover, with r
 test: setup ## All tests, those on real PostgreSQL among them
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace $(if $(HARNESSLESS),-E 'not ($(foreach t,$(HARNESSLESS),binary(=$(t)) +) none())') $(TEST_ARGS)
-	$(foreach t,$(HARNESSLESS),$(CARGO) test --locked -p pgdock-tests --test $(t) &&) true
+	$(foreach t,$(HARNESSLESS),$(CARGO) test --locked -p pgdock-tests -p pgdock-model --test $(t) &&) true
 	$(CARGO) test --locked --workspace --doc
 else
 	$(CARGO) test --locked --workspace $(TEST_ARGS)
@@ -55,8 +56,9 @@ bench: setup ## Measure failover and switchover on real PostgreSQL: RUNS=10
 	$(CARGO) build --locked --release -p pgdock-cli
 	$(BENCH)
 
-soak: setup ## Long runs: SEEDS=10000 simulated worlds, then KILLS=200 real failovers
+soak: setup ## Long runs: SEEDS=10000 simulated worlds, the model within wide bounds, KILLS=200 real failovers
 	$(SOAK_SIMULATED)
+	$(SOAK_MODEL)
 	$(CARGO) build --locked --release -p pgdock-cli
 	$(SOAK_REAL)
 
