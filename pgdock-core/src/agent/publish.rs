@@ -80,6 +80,8 @@ fn state(view: &View) -> State {
         Postgres::Unusable { .. } => State::Failed,
         Postgres::Stopped(_) => State::Stopped,
         Postgres::Starting { .. } => State::Starting,
+        // Nobody can log in before the roles are there.
+        Postgres::Primary(_) if view.durable.bootstrapping => State::Starting,
         Postgres::Primary(_) => State::Running,
         Postgres::Standby(s) if s.receiving => State::Streaming,
         Postgres::Standby(s) if s.upstream.is_some() => State::Following,

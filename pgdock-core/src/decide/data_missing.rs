@@ -3,6 +3,7 @@
 use super::action::{Action, Decision};
 use super::standby_stopped::REWOUND_STARTS;
 use crate::Role;
+use crate::report::State;
 use crate::view::{Order, Postgres, View};
 
 pub(super) fn check(view: &View, d: &mut Decision) {
@@ -43,6 +44,9 @@ pub(super) fn check(view: &View, d: &mut Decision) {
         return;
     }
     match view.other_leader().and_then(|leader| view.report(leader)) {
+        Some(leader) if leader.role == Role::Primary && leader.state == State::Starting => {
+            d.problem("a copy of the leader is needed, and its roles are still being made");
+        }
         Some(leader) if leader.role == Role::Primary => {
             d.want(Action::Clone { from: leader.node.clone(), system_identifier: record.system_identifier });
         }

@@ -1,5 +1,6 @@
 use super::support::*;
 use crate::decide::{Action, decide};
+use crate::report::State;
 use crate::view::{Order, Postgres, View};
 
 fn empty() -> View {
@@ -24,6 +25,14 @@ fn it_waits_for_a_primary_to_copy() {
     silence(&mut view, "n1", 1500);
     let d = decide(&view);
     assert!(!wants(&d, &copy()) && tells(&d, "no primary is reachable"), "{d:?}");
+}
+
+#[test]
+fn it_waits_for_the_roles_of_a_new_cluster() {
+    let mut view = empty();
+    peer_report(&mut view, "n1").state = State::Starting;
+    let d = decide(&view);
+    assert!(!wants(&d, &copy()) && tells(&d, "its roles are still being made"), "{d:?}");
 }
 
 #[test]
