@@ -3,6 +3,10 @@
 # Simulator: how many seeds. Failover soak: how many kills of the primary.
 SEEDS ?= 10000
 KILLS ?= 200
+# Fault campaign: how many faults in each set-up, in which set-ups, from which seed on.
+FAULTS ?= 300
+SETUPS ?= two-and-bucket,three-in-sync,three-in-async
+SEED   ?= 1
 # Failover benchmark: how many runs each median is taken over.
 RUNS  ?= 10
 
@@ -21,6 +25,7 @@ TEST_ARGS ?=
 SOAK_SIMULATED ?= $(CARGO) test --locked --release -p pgdock-tests --test simulation -- --seeds $(SEEDS)
 SOAK_MODEL     ?= $(CARGO) test --locked --release -p pgdock-model --test model -- --deep
 SOAK_REAL      ?= $(CARGO) run --locked --release -p pgdock-benches --bin soak -- --kills $(KILLS)
+SOAK_FAULTS    ?= $(CARGO) test --locked -p pgdock-tests --test faults -- --total $(FAULTS) --setup $(SETUPS) --seed $(SEED)
 BENCH          ?= $(CARGO) run --locked --release -p pgdock-benches --bin failover_time -- --runs $(RUNS)
 
 # A test that needs PostgreSQL and finds none says so and passes; under `required` it fails.
@@ -31,7 +36,7 @@ HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 }
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench soak doc fmt lint deny check
+.PHONY: help setup setup-tests demo test bench soak doc fmt lint deny check
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +44,14 @@ help: ## List these commands
 setup: ## Find PostgreSQL and what the build needs, or install it where apt can
 	@scripts/setup.sh
 
+setup-tests:
+	@scripts/setup.sh --tests
+
 demo: setup ## Three nodes on this machine: failover, rejoin, switchover, with real PostgreSQL
 	$(CARGO) build --locked -p pgdock-cli
 	$(CARGO) run --locked --quiet -p pgdock-cli -- demo $(DEMO_ARGS)
 
-test: setup ## All tests, those on real PostgreSQL among them
+test: setup-tests ## All tests, those on real PostgreSQL among them
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace $(if $(HARNESSLESS),-E 'not ($(foreach t,$(HARNESSLESS),binary(=$(t)) +) none())') $(TEST_ARGS)
 	$(foreach t,$(HARNESSLESS),$(CARGO) test --locked -p pgdock-tests -p pgdock-model --test $(t) &&) true
@@ -56,11 +64,13 @@ bench: setup ## Measure failover and switchover on real PostgreSQL: RUNS=10
 	$(CARGO) build --locked --release -p pgdock-cli
 	$(BENCH)
 
-soak: setup ## Long runs: SEEDS=10000 simulated worlds, the model within wide bounds, KILLS=200 real failovers
+soak: setup-tests ## Long runs: SEEDS=10000 simulated worlds, the model within wide bounds, KILLS=200 real failovers, FAULTS=300 drawn faults in each of SETUPS
 	$(SOAK_SIMULATED)
 	$(SOAK_MODEL)
 	$(CARGO) build --locked --release -p pgdock-cli
 	$(SOAK_REAL)
+	$(CARGO) build --locked -p pgdock-cli
+	$(SOAK_FAULTS)
 
 doc: ## Build the API documentation and check the rest; a broken link is an error
 	@scripts/check-docs.sh

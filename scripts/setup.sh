@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh           find what is needed; install what is missing where apt can (Debian, Ubuntu)
 #   scripts/setup.sh --check   only report: ends with 1 if something is missing
+#   scripts/setup.sh --tests   also what inflicts faults in tests: networks, packet filters and clocks of their own
 #
 # PGDOCK_BIN_DIR=DIR names the folder of PostgreSQL's programs, where it is none of the usual ones.
 #
@@ -19,18 +20,21 @@ usage() {
 }
 
 check_only=no
-case "${1-}" in
-'') ;;
---check) check_only=yes ;;
--h | --help)
-    usage
-    exit 0
-    ;;
-*)
-    echo "setup: unknown argument: $1 (known: --check, --help)" >&2
-    exit 2
-    ;;
-esac
+tests=no
+for argument in "$@"; do
+    case "$argument" in
+    --check) check_only=yes ;;
+    --tests) tests=yes ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        echo "setup: unknown argument: $argument (known: --check, --tests, --help)" >&2
+        exit 2
+        ;;
+    esac
+done
 
 missing=0
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -281,11 +285,49 @@ machine() {
     fi
 }
 
+# ---------------------------------------------------------------------------------------------------------
+# What inflicts faults. Without it those tests say that they cannot run.
+
+faults() {
+    for need in ip:iproute2 nft:nftables unshare:util-linux nsenter:util-linux; do
+        program=${need%%:*}
+        package=${need#*:}
+        if ! have "$program" && can_install; then
+            apt_install "$package"
+        fi
+        if have "$program"; then
+            found "$program" "$(command -v "$program")"
+        else
+            lacking "$program" "for tests that inflict faults"
+            how "$package" "$package" "$package" "$package" "$package" "$package"
+        fi
+    done
+    if ! faketime && can_install; then
+        apt_install libfaketime
+    fi
+    if faketime; then
+        found libfaketime "for clocks that jump"
+    else
+        lacking libfaketime "for clocks that jump, in tests that inflict faults"
+        how libfaketime libfaketime libfaketime libfaketime libfaketime libfaketime
+    fi
+}
+
+faketime() {
+    for file in /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib64/faketime/libfaketimeMT.so.1 /usr/lib/faketime/libfaketimeMT.so.1; do
+        [ -e "$file" ] && return 0
+    done
+    return 1
+}
+
 echo "What pgdock needs on this machine:"
 machine
 compiler
 rust
 postgresql
+if [ "$tests" = yes ]; then
+    faults
+fi
 if [ "$missing" -gt 0 ]; then
     echo "setup: $missing missing; see above" >&2
     exit 1

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgdock_core::clock::SystemClock;
@@ -14,6 +15,7 @@ use pgdock_core::{Error, NodeName, Result, Role, Settings};
 
 use super::Route;
 use super::processes::signal_all;
+use crate::faults::Lab;
 
 /// What kind of cluster to make.
 #[derive(Clone, Debug)]
@@ -26,11 +28,13 @@ pub struct Options {
     pub first: u8,
     /// Lines to add to `cluster.toml`, by the section that they belong to.
     pub extra: BTreeMap<&'static str, String>,
+    /// A network of the cluster's own, instead of loopback addresses.
+    pub lab: Option<Arc<Lab>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, durability: Durability::Sync, first: 41, extra: BTreeMap::new() }
+        Self { nodes: 3, durability: Durability::Sync, first: 41, extra: BTreeMap::new(), lab: None }
     }
 }
 
@@ -70,8 +74,9 @@ pub struct RealCluster {
     /// The handle that users have.
     pub cluster: Cluster,
     program: PathBuf,
-    agents: BTreeMap<NodeName, Child>,
+    agents: Mutex<BTreeMap<NodeName, Child>>,
     dir: Option<tempfile::TempDir>,
+    lab: Option<Arc<Lab>>,
 }
 
 impl RealCluster {
@@ -82,12 +87,17 @@ impl RealCluster {
     pub async fn make(options: Options) -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         let io = |e: std::io::Error| Error::internal("cannot prepare a folder for the test").because(e);
-        let dir = tempfile::Builder::new().prefix("pgdock-test-").tempdir_in("/tmp").map_err(io)?;
+        let above = options.lab.as_ref().map_or(Path::new("/tmp"), |lab| lab.dir());
+        let dir = tempfile::Builder::new().prefix("pgdock-test-").tempdir_in(above).map_err(io)?;
         // PostgreSQL's user must be able to reach its folder.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).map_err(io)?;
         let nodes = (0..options.nodes).map(|i| {
             let name = NodeName::new(format!("n{}", i + 1)).expect("a valid name");
-            (name, format!("127.0.0.{}", usize::from(options.first) + i))
+            let address = match &options.lab {
+                Some(lab) => lab.address(name.as_str()).to_owned(),
+                None => format!("127.0.0.{}", usize::from(options.first) + i),
+            };
+            (name, address)
         });
         let mut scaffold = Scaffold::new("test", nodes);
         scaffold.durability = options.durability;
@@ -97,17 +107,18 @@ impl RealCluster {
         let file = dir.path().join("cluster.toml");
         let mut text = std::fs::read_to_string(&file).map_err(io)?;
         for (section, lines) in &options.extra {
-            let head = format!("[{section}]\n");
-            if text.contains(&head) {
-                text = text.replacen(&head, &format!("{head}{lines}\n"), 1);
-            } else {
-                text.push_str(&format!("\n{head}{lines}\n"));
+            let head = format!("[{section}]");
+            // A comment may follow it.
+            match text.lines().find(|line| line.starts_with(&head)).map(str::to_owned) {
+                Some(found) => text = text.replacen(&found, &format!("{found}\n{lines}"), 1),
+                None => text.push_str(&format!("\n{head}\n{lines}\n")),
             }
         }
         std::fs::write(&file, text).map_err(io)?;
         let settings = Settings::from_path(dir.path())?;
         let cluster = Cluster::builder(settings.clone()).build().await?;
-        Ok(Self { settings, cluster, program: program()?, agents: BTreeMap::new(), dir: Some(dir) })
+        let (program, agents) = (program()?, Mutex::default());
+        Ok(Self { settings, cluster, program, agents, dir: Some(dir), lab: options.lab })
     }
 
     /// Makes a cluster, starts its agents, founds it, and waits until every standby streams.
@@ -115,13 +126,21 @@ impl RealCluster {
     /// # Errors
     /// Whatever goes wrong, with the agents' logs printed.
     pub async fn up(options: Options) -> Result<Self> {
-        let mut this = Self::make(options).await?;
-        for node in this.nodes() {
-            this.start_agent(&node);
-        }
-        this.found().await?;
-        this.wait("every node streams", Duration::from_secs(60), |s| healthy(s, true)).await?;
+        let this = Self::make(options).await?;
+        this.begin().await?;
         Ok(this)
+    }
+
+    /// Starts the agents of a cluster that was made, founds it, and waits until every standby streams.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    pub async fn begin(&self) -> Result<()> {
+        for node in self.nodes() {
+            self.start_agent(&node);
+        }
+        self.found().await?;
+        self.wait("every node streams", Duration::from_secs(60), |s| healthy(s, true)).await.map(drop)
     }
 
     /// Makes the first node the first primary.
@@ -169,13 +188,13 @@ impl RealCluster {
     ///
     /// # Panics
     /// Where it cannot be started.
-    pub fn start_agent(&mut self, node: &NodeName) {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.dir().join(format!("{node}.log")))
-            .expect("a log file");
-        let child = Command::new(&self.program)
+    pub fn start_agent(&self, node: &NodeName) {
+        let log = std::fs::File::options().create(true).append(true).open(self.agent_log(node)).expect("a log file");
+        let mut command = match &self.lab {
+            Some(lab) => lab.command(node.as_str(), &self.program),
+            None => Command::new(&self.program),
+        };
+        let child = command
             .args(["--verbose", "agent", "--node", node.as_str()])
             .env("PGDOCK_CONFIG", self.dir())
             .stdin(Stdio::null())
@@ -183,28 +202,38 @@ impl RealCluster {
             .stderr(log)
             .spawn()
             .expect("the agent starts");
-        if let Some(mut old) = self.agents.insert(node.clone(), child) {
+        if let Some(mut old) = self.agents().insert(node.clone(), child) {
             let _ = old.kill();
             let _ = old.wait();
         }
     }
 
+    fn agents(&self) -> MutexGuard<'_, BTreeMap<NodeName, Child>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a node's agent writes to its standard error, all of its lives one after the other.
+    #[must_use]
+    pub fn agent_log(&self, node: &NodeName) -> PathBuf {
+        self.dir().join(format!("{node}.log"))
+    }
+
     /// The process id of a node's agent.
     #[must_use]
     pub fn agent_pid(&self, node: &NodeName) -> Option<u32> {
-        self.agents.get(node).map(Child::id)
+        self.agents().get(node).map(Child::id)
     }
 
     /// Sends a signal to a node's agent.
     ///
     /// # Panics
     /// Where there is none.
-    pub fn signal_agent(&mut self, node: &NodeName, signal: rustix::process::Signal) {
+    pub fn signal_agent(&self, node: &NodeName, signal: rustix::process::Signal) {
         let pid = self.agent_pid(node).expect("an agent runs");
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("the agent can be signalled");
         if signal == rustix::process::Signal::KILL
-            && let Some(mut child) = self.agents.remove(node)
+            && let Some(mut child) = self.agents().remove(node)
         {
             let _ = child.wait();
         }
@@ -217,9 +246,9 @@ impl RealCluster {
     ///
     /// # Panics
     /// Where there is none.
-    pub async fn stop_agent(&mut self, node: &NodeName) -> Result<()> {
+    pub async fn stop_agent(&self, node: &NodeName) -> Result<()> {
         self.signal_agent(node, rustix::process::Signal::TERM);
-        let mut child = self.agents.remove(node).expect("an agent runs");
+        let mut child = self.agents().remove(node).expect("an agent runs");
         super::until("the agent ends", Duration::from_secs(30), async || !matches!(child.try_wait(), Ok(None))).await
     }
 
@@ -288,7 +317,7 @@ impl RealCluster {
     }
 
     /// Kills a node's agent and its postmaster.
-    pub fn kill_both(&mut self, node: &NodeName) {
+    pub fn kill_both(&self, node: &NodeName) {
         self.kill_postmaster(node);
         self.signal_agent(node, rustix::process::Signal::KILL);
     }
@@ -329,9 +358,7 @@ impl RealCluster {
     /// Prints the end of every log.
     pub fn print_logs(&self) {
         for node in self.nodes() {
-            for file in
-                [self.dir().join(format!("{node}.log")), self.settings.nodes[&node].home.join("logs/postgresql.log")]
-            {
+            for file in [self.agent_log(&node), self.settings.nodes[&node].home.join("logs/postgresql.log")] {
                 let text = std::fs::read_to_string(&file).unwrap_or_default();
                 let lines: Vec<_> = text.lines().collect();
                 eprintln!("== {}", file.display());
@@ -370,7 +397,7 @@ pub fn healthy(status: &ClusterStatus, all: bool) -> bool {
 
 impl Drop for RealCluster {
     fn drop(&mut self) {
-        for child in self.agents.values_mut() {
+        for child in self.agents().values_mut() {
             let _ = child.kill();
             let _ = child.wait();
         }

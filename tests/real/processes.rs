@@ -34,7 +34,7 @@ impl RealCluster {
     }
 
     /// Stops a whole node in the midst of what it does, as a hypervisor does: agent, deadman, PostgreSQL.
-    pub fn freeze(&mut self, node: &NodeName) {
+    pub fn freeze(&self, node: &NodeName) {
         self.signal_agent(node, Signal::STOP);
         signal_all(self.deadman_pid(node), Signal::STOP);
         // Until there is none left that was born meanwhile.

@@ -17,7 +17,7 @@ pub(crate) const TTL: Duration = Duration::from_secs(3);
 /// A cluster on addresses that begin with 127.0.0.`first`.
 pub(crate) fn options(first: u8, nodes: usize, durability: Durability) -> Options {
     let extra = [("failover", format!("heartbeat = \"500ms\"\nttl = \"{}s\"", TTL.as_secs()))];
-    Options { nodes, durability, first, extra: extra.into() }
+    Options { nodes, durability, first, extra: extra.into(), ..Options::default() }
 }
 
 /// Brings a cluster up, and runs a test on it. Where it fails, the logs are printed.

@@ -96,7 +96,7 @@ async fn what_is_not_ours_is_not_touched() {
 
 /// Founds another cluster, and puts its data directory here. Answers with its system identifier.
 async fn foreign(data: &Path) -> Result<u64> {
-    let mut other = RealCluster::make(options(143, 1, Durability::Async)).await?;
+    let other = RealCluster::make(options(143, 1, Durability::Async)).await?;
     let node = other.nodes().remove(0);
     other.start_agent(&node);
     other.found().await?;
