@@ -25,7 +25,9 @@ mod leader_stopped;
 mod operator;
 mod patience;
 mod pledge;
+mod promise;
 mod promote;
+mod relay;
 mod renew;
 mod right;
 mod standby_diverged;
@@ -59,6 +61,8 @@ pub fn decide(view: &View) -> Decision {
         return d;
     }
     swap::settle(view, &mut d);
+    // Whoever is asked to wait waits, before anything else is considered.
+    promise::give(view, &mut d);
     // What an operator asked for.
     bootstrap::check(view, &mut d);
     operator::check(view, &mut d);
@@ -70,10 +74,13 @@ pub fn decide(view: &View) -> Decision {
     heir::check(view, &mut d);
     campaign::check(view, &mut d);
     pledge::check(view, &mut d);
+    relay::make(view, &mut d);
     patience::check(view, &mut d);
     // The leader's duties.
     sync_set::check(view, &mut d);
     renew::check(view, &mut d);
+    promise::ask(view, &mut d);
+    relay::ask(view, &mut d);
     address_astray::check(view, &mut d);
     upkeep::check(view, &mut d);
     // The others' duties.

@@ -4,12 +4,15 @@
 //! it campaigns; a giver answers by saying in its own that it has pledged. So every exchange is level
 //! triggered: a lost report is repaired by the next one.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Moment;
 use crate::node::{Incarnation, Member};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::{History, TimelineId};
-use crate::witness::Version;
+use crate::witness::{Record, Version};
 use crate::{NodeName, Role, Term};
 
 /// What an agent says of its node.
@@ -47,6 +50,9 @@ pub struct Report {
     pub campaign: Option<Version>,
     /// It has detached for this version of the document, and holds this much.
     pub pledge: Option<Pledge>,
+    /// What it asks of the others and does for them, where one of them cannot go on alone.
+    #[serde(default, skip_serializing_if = "Aid::is_none")]
+    pub aid: Aid,
     /// The configuration that runs here.
     pub bundle: Option<String>,
     /// What a person should know.
@@ -59,6 +65,74 @@ impl Report {
     pub fn member(&self) -> Option<Member> {
         Some(Member { node: self.node.clone(), incarnation: self.incarnation? })
     }
+}
+
+/// What agents ask of each other, and do for each other, where one of them cannot go on alone (R7).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aid {
+    /// It leads, and asks whoever could take over to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plea: Option<Plea>,
+    /// It has promised to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promise: Option<Promise>,
+    /// It leads, does not hear of a swap of its own, and asks whoever reaches the witness to make it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Box<Relay>>,
+    /// The newest document that it has read, for those who do not reach the witness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<Box<Told>>,
+}
+
+impl Aid {
+    /// Nothing is asked or done.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A leader asks for time: whoever promises makes no swap that takes over from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plea {
+    /// The term that it leads.
+    pub term: Term,
+    /// The life of its agent: what was promised to an earlier one says nothing to this.
+    pub session: u64,
+    /// The number of the plea: the moment at which it was first made, by the leader's own clock. It means
+    /// nothing to anybody else.
+    pub number: Moment,
+    /// For how long.
+    #[serde(with = "crate::witness::record::millis")]
+    pub lasts: Duration,
+}
+
+/// A promise: its giver does not take over from a leader for as long as the plea says, and a little longer,
+/// counted from the moment at which it heard the plea.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// To whom it was given.
+    pub to: NodeName,
+    /// What it answers.
+    pub plea: Plea,
+}
+
+/// A swap of a leader's own, to be made by whoever reaches the witness: exactly this one, nonce included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// The version that must still stand.
+    pub expected: Version,
+    /// What to make of it.
+    pub next: Record,
+}
+
+/// A document that was committed, and its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The document.
+    pub record: Record,
+    /// Its version.
+    pub version: Version,
 }
 
 /// What a node's PostgreSQL is doing, in the words that `status` prints.

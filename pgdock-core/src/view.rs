@@ -13,14 +13,16 @@ use crate::clock::Moment;
 use crate::decide::rules::Rules;
 use crate::node::Member;
 use crate::postgres::lsn::Lsn;
-use crate::report::{Pledge, Report};
+use crate::report::{Plea, Pledge, Report};
 use crate::witness::record::Durability;
 use crate::{NodeName, Term};
 
+mod aid;
 mod knowledge;
 mod local;
 mod peer;
 
+pub use aid::{Given, Had};
 pub use knowledge::{Answer, Attempt, Knowledge, Seen};
 pub use local::{Local, Names, Postgres, Primary, Progress, Sender, Standby, Stopped};
 pub use peer::{Link, Peer};
@@ -54,6 +56,12 @@ pub struct View {
     pub address_for: Option<Term>,
     /// Whether the failover IP is being moved, and the earliest moment of a next try.
     pub address_busy: Option<Moment>,
+    /// A number that no other life of this agent has: pleas carry it. Whoever makes a view draws one.
+    pub session: u64,
+    /// What this node asks of those who could take over from it.
+    pub plea: Option<Plea>,
+    /// The promise given last. It need not survive a restart: patience is counted anew then (R3, R7).
+    pub promise: Option<Given>,
 }
 
 /// What the operator wants: the part of the settings that decisions rest on.
@@ -230,6 +238,9 @@ impl View {
             barrier: None,
             address_for: None,
             address_busy: None,
+            session: 0,
+            plea: None,
+            promise: None,
         }
     }
 
@@ -246,6 +257,12 @@ impl View {
             && self.right.is_some_and(|right| {
                 self.now < right.until && self.witness.record().is_some_and(|r| r.term == right.term)
             })
+    }
+
+    /// The members that the settings bar from taking over by themselves.
+    #[must_use]
+    pub fn barred(&self) -> BTreeSet<NodeName> {
+        self.policy.members.iter().filter(|(_, m)| !m.failover).map(|(name, _)| name.clone()).collect()
     }
 
     /// This node's present life.

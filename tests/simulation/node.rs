@@ -28,7 +28,7 @@ use pgdock_core::clock::Moment;
 use pgdock_core::decide::{self, Action, Lane};
 use pgdock_core::node::{Incarnation, Member};
 use pgdock_core::postgres::timeline::TimelineId;
-use pgdock_core::report::Report;
+use pgdock_core::report::{Aid, Report};
 use pgdock_core::view::{Answer, Durable, Local, Names, Order, Postgres, Right, Task, View};
 use pgdock_core::{History, Lsn, NodeName, Role, Term};
 use rand::Rng;
@@ -163,6 +163,7 @@ impl World {
     /// Starts an agent.
     pub fn start_agent(&mut self, node: usize) {
         let mut view = View::new(self.nodes[node].name.clone(), self.scenario.policy());
+        view.session = self.fresh();
         let n = &mut self.nodes[node];
         n.life += 1;
         if let (true, Some(deadline)) = (n.may_write(), n.deadman) {
@@ -243,6 +244,8 @@ impl World {
         view.durable = durable;
         let d = decide::decide(view);
         view.extend_right(d.deadline);
+        view.note_aid(&d);
+        let aid = view.aid(&d);
         if let Some(order) = d.order {
             view.order = Some(order);
         }
@@ -277,7 +280,7 @@ impl World {
                 Lane::Address => {}
             }
         }
-        self.publish(node, d.campaign);
+        self.publish(node, d.campaign, aid);
         let pause = if d.watchful { self.between(20 * MS, 50 * MS) } else { BEAT };
         self.kick(node, pause);
     }
@@ -291,14 +294,22 @@ impl World {
                 agent.view.swap_sent(expected.clone(), next.clone());
                 Call::Swap(expected, Box::new(next))
             }
+            Action::RelaySwap { expected, next } => {
+                agent.view.relay_sent(&next.nonce);
+                Call::Relay(expected, Box::new(next))
+            }
             _ => {
                 agent.view.read_sent();
                 Call::Read
             }
         };
-        if let Call::Swap(expected, next) = &call {
-            let (expected, next) = (expected.clone(), next.clone());
-            self.note("swap", node, || {
+        let swap = match &call {
+            Call::Read => None,
+            Call::Swap(expected, next) => Some(("swap", expected.clone(), next.clone())),
+            Call::Relay(expected, next) => Some(("relay", Some(expected.clone()), next.clone())),
+        };
+        if let Some((kind, expected, next)) = swap {
+            self.note(kind, node, || {
                 format!(
                     "{:?} -> term {} leader {:?} handoff {:?} {} of {:?}",
                     expected.map(|v| v.0),
@@ -360,13 +371,15 @@ impl World {
     }
 
     /// Tells the others how this node is: every beat, and on every change that matters.
-    fn publish(&mut self, node: usize, campaign: Option<pgdock_core::witness::Version>) {
-        let report = self.report(node, campaign);
+    fn publish(&mut self, node: usize, campaign: Option<pgdock_core::witness::Version>, aid: Aid) {
+        let mut report = self.report(node, campaign);
+        report.aid = aid;
         let now = self.now;
         let Some(agent) = &mut self.nodes[node].agent else { return };
         let news = agent.published.as_ref().is_none_or(|before| {
             (&before.role, &before.state, &before.campaign, &before.pledge, &before.witness, before.timeline)
                 != (&report.role, &report.state, &report.campaign, &report.pledge, &report.witness, report.timeline)
+                || before.aid != report.aid
         });
         if !news && now < agent.published_at + BEAT {
             return;
@@ -395,13 +408,11 @@ impl World {
             return;
         };
         agent.view.now = now;
-        let peer = agent.view.peers.get_mut(&name).expect("peers come from the scenario");
-        peer.heard_at = Some(now);
-        let news = peer.report.as_ref().is_none_or(|before| {
-            (&before.role, &before.campaign, &before.pledge, &before.witness)
-                != (&report.role, &report.campaign, &report.pledge, &report.witness)
+        let news = agent.view.peers[&name].report.as_ref().is_none_or(|before| {
+            (&before.role, &before.campaign, &before.pledge, &before.witness, &before.aid)
+                != (&report.role, &report.campaign, &report.pledge, &report.witness, &report.aid)
         });
-        peer.report = Some((**report).clone());
+        agent.view.heard((**report).clone());
         if news {
             self.kick(to, 100);
         }

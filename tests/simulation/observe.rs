@@ -100,6 +100,7 @@ impl World {
             campaign,
             pledge: n.durable.pledge.clone().filter(|p| seen.is_some_and(|s| s.version == p.version)),
             bundle: None,
+            aid: Default::default(),
             problems: Vec::new(),
         };
         match &view.local.postgres {

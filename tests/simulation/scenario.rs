@@ -81,7 +81,7 @@ impl Scenario {
             durability,
             wide,
             observed_for: if rng.random_bool(0.5) { 0 } else { rng.random_range(1..150) * MS },
-            outages_only: durability == Durability::Sync && !wide && rng.random_bool(0.05),
+            outages_only: !wide && rng.random_bool(0.05),
             priorities: (0..3).map(|_| rng.random_range(99..102)).collect(),
             last_may_lead: wide || rng.random_bool(0.85),
             flaps: wide && rng.random_bool(0.5),

@@ -36,6 +36,8 @@ pub enum Call {
     Read,
     /// Swap it.
     Swap(Option<Version>, Box<Record>),
+    /// Swap it on the leader's behalf.
+    Relay(Version, Box<Record>),
 }
 
 impl Store {
@@ -60,11 +62,16 @@ impl Store {
             timeline: data.history.timeline,
             leader_lsn: data.end(),
             members: policy.members.iter().map(|(n, m)| (n.clone(), m.address.clone())).collect(),
+            barred: Default::default(),
             paused: false,
             bundle: BTreeMap::new(),
             history: data.history.clone(),
         };
         Self { record, version: Version("v1".into()), out: false, slow: false }
+    }
+
+    fn shown(&self) -> Answer {
+        Answer::Read(Ok(Some((self.record.clone(), self.version.clone()))))
     }
 }
 
@@ -77,7 +84,7 @@ impl World {
             agent.request = Some(request);
         }
         let failed = match &call {
-            Call::Read => Answer::Read(Err("no answer in time".into())),
+            Call::Read | Call::Relay(..) => Answer::Read(Err("no answer in time".into())),
             Call::Swap(..) => Answer::Ambiguous("no answer in time".into()),
         };
         self.after(TIMEOUT, Event::WitnessAnswer { node, life, request, answer: Box::new(failed) });
@@ -117,38 +124,46 @@ impl World {
     /// A request reaches the store.
     pub(super) fn witness_request(&mut self, node: usize, life: u64, request: u64, call: Call, back: Option<Micros>) {
         let answer = match call {
-            Call::Read => Answer::Read(Ok(Some((self.witness.record.clone(), self.witness.version.clone())))),
-            Call::Swap(expected, next) if expected.as_ref() == Some(&self.witness.version) => {
-                let version = Version(format!("v{}", self.fresh()));
-                invariants::terms::document_changes(self, &next);
-                self.note("document", node, || {
-                    format!(
-                        "{version} term {} leader {:?} handoff {:?} {} of {:?} beat {} timeline {}{}",
-                        next.term,
-                        next.leader,
-                        next.handoff_to,
-                        next.acks,
-                        next.sync_set,
-                        next.heartbeat,
-                        next.timeline,
-                        if next.paused { " paused" } else { "" }
-                    )
-                });
-                let set_changed =
-                    next.sync_set != self.witness.record.sync_set || next.acks != self.witness.record.acks;
-                self.witness.record = *next;
-                self.witness.version = version.clone();
-                if set_changed {
-                    invariants::sync_set::document_changed(self);
-                }
-                Answer::Committed(version)
+            Call::Read => self.witness.shown(),
+            Call::Swap(Some(expected), next) if expected == self.witness.version => {
+                Answer::Committed(self.change(node, next))
             }
-            Call::Swap(..) => Answer::Conflict,
+            Call::Relay(expected, next) if expected == self.witness.version => {
+                self.change(node, next);
+                self.witness.shown()
+            }
+            Call::Swap(..) | Call::Relay(..) => Answer::Conflict,
         };
         if let Some(back) = back
             && self.network.witness(node)
         {
             self.after(back, Event::WitnessAnswer { node, life, request, answer: Box::new(answer) });
         }
+    }
+
+    /// The document changes.
+    fn change(&mut self, node: usize, next: Box<Record>) -> Version {
+        let version = Version(format!("v{}", self.fresh()));
+        invariants::terms::document_changes(self, &next);
+        self.note("document", node, || {
+            format!(
+                "{version} term {} leader {:?} handoff {:?} {} of {:?} beat {} timeline {}{}",
+                next.term,
+                next.leader,
+                next.handoff_to,
+                next.acks,
+                next.sync_set,
+                next.heartbeat,
+                next.timeline,
+                if next.paused { " paused" } else { "" }
+            )
+        });
+        let set_changed = next.sync_set != self.witness.record.sync_set || next.acks != self.witness.record.acks;
+        self.witness.record = *next;
+        self.witness.version = version.clone();
+        if set_changed {
+            invariants::sync_set::document_changed(self);
+        }
+        version
     }
 }

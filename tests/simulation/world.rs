@@ -204,7 +204,9 @@ impl World {
             world.after(100 * MS, Event::Flap);
             world.after(60 * MS, Event::Strike);
         } else {
-            world.after(3 * SECOND, Event::Strike);
+            // An outage alone is one that finds everybody at work: who has just started has nothing to rest on.
+            let quiet = if world.scenario.outages_only { 6 } else { 3 };
+            world.after(quiet * SECOND, Event::Strike);
         }
         world
     }

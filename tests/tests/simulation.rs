@@ -21,7 +21,7 @@ const SEEDS_FOR_MUTATION: u64 = 12_000;
 const TAIL: usize = 120;
 
 /// The rules, with the invariants that may break first without them.
-const MUTATIONS: [(Rule, &str, &[&str]); 16] = [
+const MUTATIONS: [(Rule, &str, &[&str]); 21] = [
     (Rule::Settle, "Settle", &["sync_set", "acknowledged_survives", "one_speaker"]),
     (Rule::StartInRecovery, "StartInRecovery", &["terms", "one_right", "right_ended", "one_speaker", "deposed"]),
     (Rule::Expire, "Expire", &["right_ended", "one_right"]),
@@ -35,6 +35,11 @@ const MUTATIONS: [(Rule, &str, &[&str]); 16] = [
     (Rule::Barrier, "Barrier", &["sync_set", "acknowledged_survives"]),
     (Rule::HoldShutdown, "HoldShutdown", &["acknowledged_survives"]),
     (Rule::OutliveOutage, "OutliveOutage", &["outage"]),
+    (Rule::PromiseOfAll, "PromiseOfAll", &["one_right", "one_speaker", "right_ended"]),
+    (Rule::CountFromPlea, "CountFromPlea", &["one_right", "one_speaker", "right_ended"]),
+    (Rule::KeepPromise, "KeepPromise", &["one_right", "one_speaker", "right_ended", "outage"]),
+    (Rule::RelayExactly, "RelayExactly", &["terms"]),
+    (Rule::ReadFirst, "ReadFirst", &["heals", "acknowledged_survives"]),
     (Rule::FenceDeposed, "FenceDeposed", &["deposed", "one_speaker"]),
     (Rule::CompareHistory, "CompareHistory", &["heals", "one_history"]),
     (Rule::OwnTimeline, "OwnTimeline", &["one_history", "heals"]),

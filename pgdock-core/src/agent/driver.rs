@@ -250,10 +250,7 @@ impl Driver {
         match event {
             PeerEvent::Heard(report) => {
                 self.strangers.remove(&report.node);
-                if let Some(peer) = self.view.peers.get_mut(&report.node) {
-                    peer.heard_at = Some(now);
-                    peer.report = Some(*report);
-                }
+                self.view.heard(*report);
             }
             PeerEvent::Refused(node) => {
                 if let Some(peer) = self.view.peers.get_mut(&node) {
@@ -300,6 +297,7 @@ impl Driver {
         self.view.now = self.parts.clock.now();
         let mut d = decide(&self.view);
         self.view.extend_right(d.deadline);
+        self.view.note_aid(&d);
         self.arm(&mut d);
         if let Some(order) = d.order.take() {
             self.view.order = Some(order);

@@ -61,6 +61,7 @@ fn report(view: &View, d: &Decision) -> Report {
                 && view.member().as_ref() == Some(&p.member)
                 && local.postgres.as_standby().is_some_and(|s| s.detached)
         }),
+        aid: view.aid(d),
         bundle: None,
         problems: d.problems.clone(),
     }

@@ -257,6 +257,7 @@ impl Agent {
 
         let mut view = View::new(self.node.clone(), policy(&settings, self.failover_ip.is_some()));
         view.now = self.clock.now();
+        view.session = crate::dice::draw();
         let (published, watching) = watch::channel(publish(&view, &Decision::default()));
         let (order_tx, orders) = mpsc::channel(8);
         let (heard, peers) = mpsc::channel(256);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::TimelineId;
-use crate::view::{Names, Task};
+use crate::report::{Plea, Relay};
+use crate::view::{Given, Names, Task};
 use crate::witness::{Record, Version};
 use crate::{NodeName, Term};
 
@@ -21,6 +22,13 @@ pub enum Action {
         /// The version that must still stand; `None` to create it.
         expected: Option<Version>,
         /// What to make of it.
+        next: Record,
+    },
+    /// Make a swap on the leader's behalf, exactly as it stands.
+    RelaySwap {
+        /// The version that must still stand.
+        expected: Version,
+        /// What to make of it, nonce included.
         next: Record,
     },
 
@@ -121,7 +129,7 @@ impl Action {
     #[must_use]
     pub fn lane(&self) -> Lane {
         match self {
-            Self::ReadWitness | Self::SwapWitness { .. } => Lane::Witness,
+            Self::ReadWitness | Self::SwapWitness { .. } | Self::RelaySwap { .. } => Lane::Witness,
             Self::AssignAddress { .. } => Lane::Address,
             Self::SyncSlots { .. } | Self::EnsureRoles => Lane::Upkeep,
             _ => Lane::Postgres,
@@ -147,6 +155,7 @@ impl Action {
             Self::Reload => Task::Reload,
             Self::ReadWitness
             | Self::SwapWitness { .. }
+            | Self::RelaySwap { .. }
             | Self::SyncSlots { .. }
             | Self::EnsureRoles
             | Self::AssignAddress { .. } => {
@@ -177,6 +186,12 @@ pub struct Decision {
     pub deadline: Option<Moment>,
     /// The version for which this node looks for pledges.
     pub campaign: Option<Version>,
+    /// What this node asks of those who could take over from it.
+    pub plea: Option<Plea>,
+    /// What it promises now. It binds from this decision on.
+    pub promise: Option<Given>,
+    /// The swap that it asks others to make.
+    pub relay: Option<Relay>,
     /// What became of the operator's order, once something did.
     pub verdict: Option<Verdict>,
     /// The stage that the order has reached, if it changed.

@@ -71,6 +71,7 @@ fn create(view: &View, d: &mut Decision, stopped: &Stopped) {
         timeline: stopped.timeline,
         leader_lsn: stopped.checkpoint,
         members: view.policy.members.iter().map(|(name, m)| (name.clone(), m.address.clone())).collect(),
+        barred: view.barred(),
         paused: false,
         bundle: BTreeMap::new(),
         history: History::new(stopped.timeline),

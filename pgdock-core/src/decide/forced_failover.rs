@@ -1,7 +1,7 @@
 //! An operator makes this node the primary, though no rule would.
 
 use super::action::{Action, Decision, Verdict};
-use super::{candidate, suspicion, swap};
+use super::{candidate, promise, suspicion, swap};
 use crate::Role;
 use crate::view::{Order, Postgres, Standby, View};
 use crate::witness::Record;
@@ -36,7 +36,7 @@ pub(super) fn check(view: &View, d: &mut Decision) {
         return;
     }
     // The old leader's right must have ended, as far as it depends on the witness.
-    if !suspicion::expired(view) || !standby.end_known {
+    if !suspicion::expired(view) || !standby.end_known || promise::binds(view, d) {
         return;
     }
     if !standby.detached {
@@ -64,6 +64,13 @@ fn refusal(view: &View, record: &Record, standby: &Standby) -> Option<String> {
     if !view.may_lead(&view.me) {
         return Some(format!(
             "{} may not lead: its setting says `failover = false`; `--allow-data-loss` takes over all the same",
+            view.me
+        ));
+    }
+    if record.durability == Durability::Async && !record.may_take_over(&view.me) {
+        return Some(format!(
+            "the document does not let {} take over: it was no member, or barred by `failover = false`, when the \
+             leader wrote it last; `--allow-data-loss` takes over all the same",
             view.me
         ));
     }

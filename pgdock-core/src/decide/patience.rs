@@ -3,7 +3,7 @@
 
 use super::action::Decision;
 use super::rules::Rule;
-use super::{candidate, forced_failover, suspicion, swap};
+use super::{candidate, forced_failover, promise, suspicion, swap};
 use crate::Role;
 use crate::view::View;
 use crate::witness::record::Durability;
@@ -15,6 +15,7 @@ pub(super) fn check(view: &View, d: &mut Decision) {
         || record.paused && !ordered
         || view.am_leader()
         || !view.may_lead(&view.me)
+        || !record.may_take_over(&view.me)
     {
         return;
     }
@@ -38,7 +39,7 @@ pub(super) fn check(view: &View, d: &mut Decision) {
         .filter(|r| r.role == Role::Standby && view.may_lead(&r.node) && r.timeline == record.history.timeline)
         // An operator who names a node means this one, whatever its priority, as long as nobody holds more.
         .any(|r| if ordered { candidate::holds_more(r, standby) } else { candidate::of_report(view, r) > mine });
-    if !ahead {
+    if !ahead && !promise::binds(view, d) {
         swap::swap(view, d, swap::taken_over(view, record));
     }
 }

@@ -13,8 +13,10 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     let renewed_at = view.right.filter(|r| r.term == record.term).map(|r| r.sent_at);
     let due = renewed_at.is_none_or(|at| view.now.since(at) >= view.policy.heartbeat);
     let next = swap::refreshed(view, record);
-    let news =
-        next.history.timeline != record.history.timeline || next.members != record.members || next.ttl != record.ttl;
+    let news = next.history.timeline != record.history.timeline
+        || next.members != record.members
+        || next.barred != record.barred
+        || next.ttl != record.ttl;
     if due || news || view.witness.unsettled() {
         swap::swap(view, d, next);
     }

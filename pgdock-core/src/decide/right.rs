@@ -13,15 +13,16 @@ pub(super) fn may_write(view: &View) -> bool {
 /// When the right ends; `None` without one.
 ///
 /// While the sync set streams, nobody else can take over: the right then lasts a ttl from now, whether
-/// the witness answers or not (R7).
+/// the witness answers or not. In `async` it lasts as long as all who could take over have promised not to (R7).
 fn until(view: &View) -> Option<Moment> {
     let right = view.right?;
+    if !view.has_right() || !view.policy.rules.hold(Rule::OutliveOutage) {
+        return Some(right.until);
+    }
     let ttl = view.witness.record().map_or(view.policy.ttl, |r| r.ttl);
-    Some(if view.has_right() && view.guarded_by_sync_set() && view.policy.rules.hold(Rule::OutliveOutage) {
-        right.until.max((view.now + ttl) - view.policy.margin)
-    } else {
-        right.until
-    })
+    let outlives =
+        if view.guarded_by_sync_set() { Some((view.now + ttl) - view.policy.margin) } else { view.promised_until() };
+    Some(outlives.map_or(right.until, |until| right.until.max(until)))
 }
 
 /// A primary without a right is fenced.

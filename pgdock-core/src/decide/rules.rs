@@ -30,6 +30,16 @@ pub enum Rule {
     HoldShutdown,
     /// R7: while the sync set streams, the right does not end for want of a witness.
     OutliveOutage,
+    /// R7: the right outlives an outage in `async` only if everybody who could take over has promised not to.
+    PromiseOfAll,
+    /// R7: a promise counts from the moment at which it was asked for.
+    CountFromPlea,
+    /// R7: whoever has promised makes no swap that takes over.
+    KeepPromise,
+    /// R7: a swap is passed on exactly as its author made it.
+    RelayExactly,
+    /// R7: a document that was told counts only for those who have read one before.
+    ReadFirst,
     /// R8: whoever learns that it was deposed fences itself.
     FenceDeposed,
     /// R10: each promotion begins a timeline that none began before.

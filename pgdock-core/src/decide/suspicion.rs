@@ -8,8 +8,12 @@ use crate::view::{Link, View};
 /// How long a version must stand before its leader's right has ended for certain: the clocks of two
 /// machines may differ in speed by one in a hundred, and are never compared (R3).
 pub(super) fn patience(view: &View) -> Duration {
-    let ttl = view.witness.record().map_or(view.policy.ttl, |r| r.ttl);
-    ttl + ttl / 100 + view.policy.margin
+    outlasting(view, view.witness.record().map_or(view.policy.ttl, |r| r.ttl))
+}
+
+/// The time after which a span has passed for certain on another node that began to count no later.
+pub(super) fn outlasting(view: &View, span: Duration) -> Duration {
+    span + span / 100 + view.policy.margin
 }
 
 /// Whether the newest version has stood so long.

@@ -57,6 +57,7 @@ pub(super) fn refreshed(view: &View, record: &Record) -> Record {
     let mut next = record.successor();
     next.ttl = view.policy.ttl;
     next.members = view.policy.members.iter().map(|(name, m)| (name.clone(), m.address.clone())).collect();
+    next.barred = view.barred();
     if let Some(primary) = view.local.postgres.as_primary() {
         next.timeline = record.timeline.max(primary.timeline);
         next.leader_lsn = primary.flushed;

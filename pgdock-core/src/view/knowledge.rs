@@ -26,6 +26,10 @@ pub struct Knowledge {
     pub failures: u32,
     /// Why the last request failed.
     pub error: Option<String>,
+    /// The version has changed since this agent began: what an earlier life of it sent can land no more.
+    pub moved: bool,
+    /// The nonce of the swap that was made last on a leader's behalf, and when it was sent.
+    pub relayed: Option<(String, Moment)>,
 }
 
 /// A version of the document.
@@ -117,6 +121,13 @@ impl View {
         self.witness.attempts.push(Attempt { expected, next, sent_at: self.now });
     }
 
+    /// Notes that a swap of another node's is sent on its behalf. It is no attempt of this node's.
+    pub fn relay_sent(&mut self, nonce: &str) {
+        self.witness.in_flight = true;
+        self.witness.sent_at = Some(self.now);
+        self.witness.relayed = Some((nonce.to_owned(), self.now));
+    }
+
     /// Notes how the request under way ended.
     pub fn witness_answered(&mut self, answer: Answer) {
         self.witness.in_flight = false;
@@ -136,14 +147,12 @@ impl View {
                 }
                 self.witness_failed(error);
             }
-            Answer::Committed(version) => {
-                // Only the last attempt can have been answered: requests go one by one.
-                if let Some(attempt) = self.witness.attempts.pop() {
-                    let record = attempt.next.clone();
-                    self.witness.attempts.push(attempt);
-                    self.saw(record, version);
-                }
-            }
+            // Only the last attempt can have been answered: requests go one by one. A peer may have told of its
+            // outcome before; then none is left.
+            Answer::Committed(version) => match self.witness.attempts.last() {
+                Some(attempt) => self.saw(attempt.next.clone(), version),
+                None => self.witness_works(),
+            },
             // The document is at another version than expected. That may be an earlier attempt of our own,
             // so all stay open until a read shows whose; or that there is none any more.
             Answer::Conflict => self.witness.answered_at = Some(self.now),
@@ -161,9 +170,14 @@ impl View {
         self.witness.error = None;
     }
 
-    /// Takes in a committed document: settles attempts and takes the right that it may carry.
+    /// Takes in what the witness shows.
     fn saw(&mut self, record: Record, version: Version) {
-        if self.witness.record().is_some_and(|known| record.heartbeat < known.heartbeat) {
+        if let Some(seen) = self.witness.seen.as_ref().filter(|seen| record.heartbeat < seen.record.heartbeat) {
+            if self.witness.sent_at.is_some_and(|sent_at| sent_at < seen.since) {
+                // A peer told of a newer one while this answer was under way.
+                self.witness_works();
+                return;
+            }
             // A store that goes back in time, as after a restore from a copy, must not be believed.
             let older = format!("the witness showed an older document than before. heartbeat={}", record.heartbeat);
             self.witness_failed(older);
@@ -171,6 +185,11 @@ impl View {
         }
         self.witness_works();
         self.witness.absent = false;
+        self.learned(record, version);
+    }
+
+    /// Settles attempts by a committed document, and takes the right that it may carry.
+    pub(super) fn settled_by(&mut self, record: &Record, version: &Version) {
         if let Some(won) = self.witness.attempts.iter().find(|a| a.next.nonce == record.nonce)
             && record.leader.as_ref() == Some(&self.me)
         {
@@ -183,12 +202,7 @@ impl View {
             self.right = Some(Right { term: record.term, sent_at: won.sent_at, until });
         }
         // An attempt that expects the version that stands may land yet; any other never can.
-        self.witness.attempts.retain(|a| a.expected.as_ref() == Some(&version));
-        let now = self.now;
-        match &mut self.witness.seen {
-            Some(seen) if seen.version == version => seen.read_at = now,
-            _ => self.witness.seen = Some(Seen { record, version, since: now, read_at: now }),
-        }
+        self.witness.attempts.retain(|a| a.expected.as_ref() == Some(version));
     }
 }
 

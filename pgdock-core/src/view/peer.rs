@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::report::Report;
+use crate::view::Had;
 
 /// What a node knows of another one.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +15,8 @@ pub struct Peer {
     pub heard_at: Option<Moment>,
     /// When its host last answered that nobody listens there (a reset, and a refusal after it).
     pub refused_at: Option<Moment>,
+    /// What it has promised to this node.
+    pub promised: Option<Had>,
 }
 
 /// How the connection to a peer stands.

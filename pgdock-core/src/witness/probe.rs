@@ -147,6 +147,7 @@ pub(crate) fn scratch_record(heartbeat: u64) -> Record {
         timeline: TimelineId(1),
         leader_lsn: Lsn(0),
         members: Default::default(),
+        barred: Default::default(),
         paused: false,
         bundle: Default::default(),
         history: History::new(TimelineId(1)),

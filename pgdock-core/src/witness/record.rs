@@ -71,6 +71,10 @@ pub struct Record {
     pub leader_lsn: Lsn,
     /// Who belongs to the cluster, with the address of its PostgreSQL.
     pub members: BTreeMap<NodeName, String>,
+    /// The members that may not take over by themselves: the settings say `failover = false`. Written by the
+    /// leader, and binding for all: whoever is not barred here can be asked to promise not to take over (R7).
+    #[serde(default)]
+    pub barred: BTreeSet<NodeName>,
     /// Automatic decisions are stopped.
     pub paused: bool,
     /// The configuration that the cluster should run, by node.
@@ -91,6 +95,12 @@ impl Record {
     #[must_use]
     pub fn pledges_needed(&self) -> usize {
         (self.sync_set.len() + 1).saturating_sub(self.acks as usize)
+    }
+
+    /// Whether a node may take over by patience: it is a member, and not barred.
+    #[must_use]
+    pub fn may_take_over(&self, node: &NodeName) -> bool {
+        self.members.contains_key(node) && !self.barred.contains(node)
     }
 
     /// The document as bytes.
@@ -128,16 +138,16 @@ impl Record {
     }
 }
 
-mod millis {
+pub(crate) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         u64::deserialize(from).map(Duration::from_millis)
     }
 }

@@ -1,4 +1,4 @@
-//! `sync`: an outage of the witness alone demotes nobody.
+//! An outage of the witness alone demotes nobody: in `async` because all others have promised to wait.
 
 use crate::simulation::world::World;
 

@@ -51,6 +51,7 @@ pub(in crate::agent) fn report(node: &str, role: Role) -> Report {
         campaign: None,
         pledge: None,
         bundle: None,
+        aid: Default::default(),
         problems: Vec::new(),
     }
 }
@@ -72,6 +73,7 @@ fn record(leader: &str) -> Record {
         timeline: TimelineId(3),
         leader_lsn: Lsn(5000),
         members: [(name("n1"), "127.0.0.1:1".to_owned()), (name("n2"), "127.0.0.2:1".to_owned())].into(),
+        barred: Default::default(),
         paused: false,
         bundle: BTreeMap::default(),
         history: History::new(TimelineId(3)),

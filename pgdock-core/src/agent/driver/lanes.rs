@@ -257,6 +257,20 @@ impl Driver {
                     let _ = inputs.send(Input::Answered(answer));
                 });
             }
+            Action::RelaySwap { expected, next } => {
+                self.view.relay_sent(&next.nonce);
+                tokio::spawn(async move {
+                    let swap = tokio::time::timeout(budget, witness.compare_and_swap(&next, Some(&expected))).await;
+                    let answer = match swap {
+                        // What was just committed is as good as read.
+                        Ok(Swap::Committed(version)) => Answer::Read(Ok(Some((next, version)))),
+                        Ok(Swap::Conflict) => Answer::Conflict,
+                        Ok(Swap::Ambiguous(error)) => Answer::Read(Err(error.chain())),
+                        Err(_) => Answer::Read(Err(format!("no answer within {budget:?}"))),
+                    };
+                    let _ = inputs.send(Input::Answered(answer));
+                });
+            }
             _ => {}
         }
     }

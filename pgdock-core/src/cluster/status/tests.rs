@@ -41,6 +41,7 @@ fn record() -> Record {
         timeline: TimelineId(2),
         leader_lsn: Lsn(900),
         members: Default::default(),
+        barred: Default::default(),
         paused: false,
         bundle: Default::default(),
         history: History::default(),
@@ -66,6 +67,7 @@ fn report(node: &str, role: Role, state: State) -> Report {
         campaign: None,
         pledge: None,
         bundle: None,
+        aid: Default::default(),
         problems: Vec::new(),
     }
 }

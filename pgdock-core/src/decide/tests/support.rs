@@ -93,6 +93,7 @@ fn record() -> Record {
         timeline: TimelineId(2),
         leader_lsn: END,
         members: policy.members.iter().map(|(n, m)| (n.clone(), m.address.clone())).collect(),
+        barred: Default::default(),
         paused: false,
         bundle: BTreeMap::new(),
         history: History::new(TimelineId(2)),
@@ -209,6 +210,7 @@ pub(super) fn report(node: &str, role: Role) -> Report {
         witness_reachable: true,
         campaign: None,
         pledge: None,
+        aid: Default::default(),
         bundle: None,
         problems: vec![],
     }
