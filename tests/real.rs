@@ -4,10 +4,12 @@ mod bare;
 mod cluster;
 mod probe;
 mod processes;
+mod way;
 mod writer;
 
 pub use bare::Bare;
 pub use cluster::{Options, RealCluster, available, healthy, program};
 pub use probe::{Probe, Probed, overlaps};
 pub use processes::until;
+pub use way::Way;
 pub use writer::{Ack, Route, Writer, missing};

@@ -196,7 +196,7 @@ impl RealCluster {
         };
         let child = command
             .args(["--verbose", "agent", "--node", node.as_str()])
-            .env("PGDOCK_CONFIG", self.dir())
+            .env("PGDOCK_CONFIG", self.config_dir(node))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)

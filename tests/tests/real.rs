@@ -12,6 +12,8 @@ mod common;
 mod data_dir;
 #[path = "real/identity.rs"]
 mod identity;
+#[path = "real/outage.rs"]
+mod outage;
 #[path = "real/rejoin.rs"]
 mod rejoin;
 #[path = "real/state.rs"]

@@ -56,34 +56,6 @@ async fn its_outage_demotes_nobody_in_sync() {
 }
 
 #[tokio::test]
-async fn its_outage_fences_the_primary_in_async() {
-    on(options(131, 2, Durability::Async), async |cluster| {
-        let primary = cluster.settled(SOON).await?;
-        let writer = writer(cluster).await?;
-        // Here it does not answer at all: somebody holds its lock.
-        let path = document(cluster);
-        let lock = File::open(path.with_extension("json.lock")).expect("there is a lock");
-        flock(&lock, FlockOperation::LockExclusive).expect("it can be locked");
-
-        cluster
-            .wait("nobody is primary", SOON, |s| {
-                s.nodes.iter().all(|n| n.reachable && n.role != pgdock_core::Role::Primary)
-            })
-            .await?;
-        let status = cluster.cluster.status().await?;
-        assert!(problems(&status, &primary).contains("the witness does not answer"), "{status:?}");
-        assert!(cluster.route()?.connect().await.is_err(), "no node takes writes");
-
-        drop(lock);
-        cluster.settled(SOON).await?;
-        writer.goes_on(SOON).await?;
-        writer.stop().await;
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_spoilt_document_is_named_and_never_overwritten() {
     on(options(134, 2, Durability::Sync), async |cluster| {
         let primary = cluster.settled(SOON).await?;
