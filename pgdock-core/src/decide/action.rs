@@ -13,7 +13,6 @@ use crate::{NodeName, Term};
 /// One thing to do. Each belongs to a lane, and a lane does one thing at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "made a few times a second, and moved at once")]
 pub enum Action {
     /// Read the witness document.
     ReadWitness,
