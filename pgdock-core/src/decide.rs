@@ -19,6 +19,7 @@ mod candidate;
 mod data_foreign;
 mod data_missing;
 mod deposed;
+mod disk_low;
 mod forced_failover;
 mod heir;
 mod leader_stopped;
@@ -66,6 +67,7 @@ pub fn decide(view: &View) -> Decision {
     // What an operator asked for.
     bootstrap::check(view, &mut d);
     operator::check(view, &mut d);
+    disk_low::check(view, &mut d);
     switchover::check(view, &mut d);
     forced_failover::check(view, &mut d);
     // Who leads.

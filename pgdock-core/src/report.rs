@@ -53,6 +53,9 @@ pub struct Report {
     /// What it asks of the others and does for them, where one of them cannot go on alone.
     #[serde(default, skip_serializing_if = "Aid::is_none")]
     pub aid: Aid,
+    /// There is hardly any room left on its disk.
+    #[serde(default)]
+    pub disk_low: bool,
     /// The configuration that runs here.
     pub bundle: Option<String>,
     /// What a person should know.

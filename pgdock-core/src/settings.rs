@@ -107,6 +107,9 @@ pub struct FailoverSettings {
     /// catch up, before the leader is copied instead. A copy takes as long as the size of the database
     /// asks for.
     pub rejoin_budget: Duration,
+    /// `disk_free_min`: with less room for its data directory, a leader hands over to a standby that has more.
+    /// Zero: never.
+    pub disk_free_min: u64,
 }
 
 /// `[witness]`

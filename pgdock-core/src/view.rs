@@ -90,6 +90,8 @@ pub struct Policy {
     pub members: BTreeMap<NodeName, MemberPolicy>,
     /// How long a rewound data directory may take to catch up before the leader is copied instead.
     pub rejoin_budget: Duration,
+    /// With less room on its disk a node does not stay leader where another one can lead, in bytes.
+    pub disk_free_min: u64,
     /// Whether there is a failover IP to move.
     pub failover_ip: bool,
     /// Which rules hold: all of them, outside tests.
@@ -309,6 +311,10 @@ impl View {
     /// Notes what was observed of this node's PostgreSQL.
     pub fn observe_local(&mut self, mut local: Local) {
         local.remember(&self.local, self.now);
+        // Once it is low it must rise a good deal, so that the lead does not go to and fro.
+        let min = self.policy.disk_free_min;
+        let enough = if self.local.disk_low { min.saturating_add(min / 4) } else { min };
+        local.disk_low = local.disk_free.map_or(self.local.disk_low, |free| free < enough);
         if local.postgres.names() != self.local.postgres.names() {
             self.barrier = None;
         }

@@ -99,6 +99,7 @@ impl World {
             witness_reachable: view.witness.reachable(),
             campaign,
             pledge: n.durable.pledge.clone().filter(|p| seen.is_some_and(|s| s.version == p.version)),
+            disk_low: false,
             bundle: None,
             aid: Default::default(),
             problems: Vec::new(),

@@ -130,6 +130,7 @@ impl Scenario {
             lag_bytes_max: 256 << 10,
             members,
             rejoin_budget: Duration::from_secs(600),
+            disk_free_min: 0,
             failover_ip: false,
             rules: self.rules,
         }

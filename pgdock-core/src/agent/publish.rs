@@ -62,6 +62,7 @@ fn report(view: &View, d: &Decision) -> Report {
                 && local.postgres.as_standby().is_some_and(|s| s.detached)
         }),
         aid: view.aid(d),
+        disk_low: local.disk_low,
         bundle: None,
         problems: d.problems.clone(),
     }

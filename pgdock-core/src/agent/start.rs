@@ -176,6 +176,7 @@ pub fn policy(settings: &Settings, failover_ip: bool) -> Policy {
             })
             .collect(),
         rejoin_budget: failover.rejoin_budget,
+        disk_free_min: failover.disk_free_min,
         failover_ip,
         rules: Rules::default(),
     }

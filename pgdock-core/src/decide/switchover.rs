@@ -53,7 +53,7 @@ pub(super) fn check(view: &View, d: &mut Decision) {
 }
 
 /// The heir: the one that was named, if it can take over now, or the best of those that can.
-fn choose(view: &View, named: Option<&NodeName>) -> Result<NodeName, String> {
+pub(super) fn choose(view: &View, named: Option<&NodeName>) -> Result<NodeName, String> {
     if !view.witness.reachable() {
         return Err("the witness is not reachable".into());
     }
@@ -78,6 +78,9 @@ fn choose(view: &View, named: Option<&NodeName>) -> Result<NodeName, String> {
         }
         if !report.witness_reachable {
             return Err(format!("{node} cannot reach the witness"));
+        }
+        if report.disk_low {
+            return Err(format!("the disk of {node} is almost full"));
         }
         Ok(())
     };

@@ -8,6 +8,7 @@ mod campaign;
 mod data_foreign;
 mod data_missing;
 mod deposed;
+mod disk_low;
 mod forced_failover;
 mod heir;
 mod leader_stopped;

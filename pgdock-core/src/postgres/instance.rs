@@ -80,6 +80,9 @@ pub struct InstanceConfig {
     pub owner: String,
 }
 
+/// How often the room on the disk is asked for.
+const ROOM_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// The secrets that a node needs.
 #[derive(Clone, Debug)]
 pub struct Secrets {
@@ -149,6 +152,17 @@ struct Memory {
     control: Option<(std::time::SystemTime, ControlData)>,
     /// The past of a timeline never changes.
     history: Option<crate::History>,
+    /// How much room is left, and when that was asked last.
+    room: Room,
+}
+
+/// What is known of the room on the disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    free: Option<u64>,
+    asked_at: Option<Moment>,
+    /// The file system has not answered yet.
+    asking: bool,
 }
 
 impl Instance {
@@ -198,6 +212,29 @@ impl Instance {
         Some(Member { node: self.inner.config.node.clone(), incarnation: self.incarnation()? })
     }
 
+    /// How much room is left for PostgreSQL in the file systems of its data directory and its WAL, in bytes, as
+    /// of a moment ago. Never waits: a file system that does not answer leaves the last value.
+    #[must_use]
+    pub fn disk_free(&self) -> Option<u64> {
+        let now = self.inner.clock.now();
+        let free = {
+            let room = &mut self.memory().room;
+            if room.asking || room.asked_at.is_some_and(|at| now.since(at) < ROOM_EVERY) {
+                return room.free;
+            }
+            (room.asking, room.asked_at) = (true, Some(now));
+            room.free
+        };
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let free = free_bytes(&this.inner.layout.data);
+            let room = &mut this.memory().room;
+            room.asking = false;
+            room.free = free.or(room.free);
+        });
+        free
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.inner.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,6 +249,12 @@ impl Instance {
     async fn write(&self, path: &Path, text: impl Into<Vec<u8>>) -> Result<()> {
         durable::write(path, text.into(), &self.inner.config.os_user).await
     }
+}
+
+/// The room in the file systems of a data directory and of its WAL: the smaller one.
+fn free_bytes(data: &Path) -> Option<u64> {
+    let free = |path: &Path| rustix::fs::statvfs(path).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+    free(data).map(|of_data| free(&data.join("pg_wal")).map_or(of_data, |of_wal| of_wal.min(of_data)))
 }
 
 /// What every process shows in its title, in at most 63 bytes. The home makes it unique on a host, also among clusters

@@ -50,6 +50,7 @@ durability = "{durability}"{c}"sync": an acknowledged commit survives the primar
 # lag_bytes_max = "16MiB"{c}in "async": how much a standby may lack and still take over
 # stop_budget = "10s"{c}how long a switchover waits for the old primary to stop
 # rejoin_budget = "10m"{c}how long a rewind may take before the leader is copied instead
+# disk_free_min = "128MiB"{c}with less room on its disk, the leader hands over to a standby that has more
 
 [witness]
 # url = {witness}

@@ -75,6 +75,7 @@ fn the_text_is_what_a_person_would_like_to_find() {
     # lag_bytes_max = "16MiB"       # in "async": how much a standby may lack and still take over
     # stop_budget = "10s"           # how long a switchover waits for the old primary to stop
     # rejoin_budget = "10m"         # how long a rewind may take before the leader is copied instead
+    # disk_free_min = "128MiB"      # with less room on its disk, the leader hands over to a standby that has more
 
     [witness]
     # url = "file:witness/main.json"

@@ -134,6 +134,7 @@ fn failover(section: Section<'_>) -> FailoverSettings {
         lag_bytes_max: section.bytes("lag_bytes_max", 16 << 20),
         stop_budget: section.duration("stop_budget", Duration::from_secs(10)),
         rejoin_budget: section.duration("rejoin_budget", Duration::from_secs(600)),
+        disk_free_min: section.bytes("disk_free_min", 128 << 20),
     };
     section.end();
     settings

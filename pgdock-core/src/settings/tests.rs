@@ -46,6 +46,7 @@ fn defaults_are_filled_in() {
             lag_bytes_max: 16777216,
             stop_budget: 10s,
             rejoin_budget: 600s,
+            disk_free_min: 134217728,
         },
         witness: WitnessSettings {
             url: "file:/srv/pg/witness/main.json",
@@ -97,6 +98,7 @@ strict = true
 heartbeat = "500ms"
 ttl = "3s"
 lag_bytes_max = "1MB"
+disk_free_min = "1GB"
 stop_budget = "20s"
 rejoin_budget = "1h"
 [witness]
@@ -157,6 +159,7 @@ agent_port = 6101
             lag_bytes_max: 1048576,
             stop_budget: 20s,
             rejoin_budget: 3600s,
+            disk_free_min: 1073741824,
         },
         witness: WitnessSettings {
             url: "file:/srv/pg/w/doc.json",
@@ -244,7 +247,7 @@ address = "10.0.0.2"
     cluster.toml:11: postgres.settings.Synchronous_Commit: expected on or remote_apply, found "local"; remove it: less would acknowledge commits that a failover loses; a transaction may lower it for itself
     cluster.toml:12: postgres.settings.max_wal_senders: expected at least 10, found "2"; raise or remove it: standbys, their clones and base backups each take one
     cluster.toml:13: postgres.settings.shared_preload_libraries: expected a text, a number, true or false, found a list; write the value in double quotes
-    cluster.toml:15: failover.durabilty: expected a known key, found `durabilty`; did you mean `durability`? known: durability, strict, heartbeat, ttl, lag_bytes_max, stop_budget, rejoin_budget
+    cluster.toml:15: failover.durabilty: expected a known key, found `durabilty`; did you mean `durability`? known: durability, strict, heartbeat, ttl, lag_bytes_max, stop_budget, rejoin_budget, disk_free_min
     cluster.toml:17: failover.ttl: expected at least three times failover.heartbeat, 6s, found 5s; raise it, or lower failover.heartbeat
     cluster.toml:18: failover.stop_budget: expected a duration such as "200ms", "5s" or "1m30s" (units: ms, s, m, min, h, d), found 10; write it with its unit, as in stop_budget = "10s"
     cluster.toml:19: failover.lag_bytes_max: expected a size such as "64kB" or "16MiB" (units: B, kB, MB, GB, TB and KiB, MiB, GiB, TiB, all powers of 1024), found "16mb"; write it with its unit, as in lag_bytes_max = "16MiB"

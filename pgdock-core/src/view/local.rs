@@ -25,6 +25,10 @@ pub struct Local {
     pub starting_since: Option<Moment>,
     /// Since when it was seen out of recovery without a break.
     pub primary_since: Option<Moment>,
+    /// How much room is left for the data directory and its WAL, in bytes.
+    pub disk_free: Option<u64>,
+    /// That is too little.
+    pub disk_low: bool,
 }
 
 /// How a standby gets on.

@@ -50,6 +50,7 @@ pub(in crate::agent) fn report(node: &str, role: Role) -> Report {
         witness_reachable: true,
         campaign: None,
         pledge: None,
+        disk_low: false,
         bundle: None,
         aid: Default::default(),
         problems: Vec::new(),

@@ -40,6 +40,7 @@ impl Driver {
                     system_identifier: seen.system_identifier,
                     incarnation: seen.incarnation,
                     postgres: seen.postgres,
+                    disk_free: hands.instance.disk_free(),
                     ..Local::default()
                 });
             let _ = inputs.send(Input::Observed { epoch, local });

@@ -66,6 +66,7 @@ fn report(node: &str, role: Role, state: State) -> Report {
         witness_reachable: true,
         campaign: None,
         pledge: None,
+        disk_low: false,
         bundle: None,
         aid: Default::default(),
         problems: Vec::new(),

@@ -70,6 +70,7 @@ pub(super) fn policy() -> Policy {
         lag_bytes_max: 100,
         members: ["n1", "n2", "n3"].into_iter().map(member).collect(),
         rejoin_budget: Duration::from_secs(600),
+        disk_free_min: 1000,
         failover_ip: false,
         rules: Rules::default(),
     }
@@ -211,6 +212,7 @@ pub(super) fn report(node: &str, role: Role) -> Report {
         campaign: None,
         pledge: None,
         aid: Default::default(),
+        disk_low: false,
         bundle: None,
         problems: vec![],
     }
