@@ -9,8 +9,13 @@ SETUPS ?= two-and-bucket,three-in-sync,three-in-async
 SEED   ?= 1
 # Failover benchmark: how many runs each median is taken over.
 RUNS  ?= 10
+# The same faults done to other systems: how many runs of each, and options such as PEERS_ARGS='--systems pgdock-*'.
+PEERS_RUNS ?= 3
+PEERS_ARGS ?=
+PEERS_TESTS = PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m unittest discover -q -s benches/peers -t benches/peers
 
-CARGO ?= cargo
+CARGO  ?= cargo
+PYTHON ?= python3
 # PostgreSQL's programs, where they are in none of the usual places: make test PGDOCK_BIN_DIR=/opt/pgsql/bin
 ifneq ($(PGDOCK_BIN_DIR),)
 export PGDOCK_BIN_DIR
@@ -36,10 +41,10 @@ HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 }
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test bench soak doc fmt lint deny check
+.PHONY: help setup setup-tests demo test bench bench-peers soak doc fmt lint deny check
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Find PostgreSQL and what the build needs, or install it where apt can
 	@scripts/setup.sh
@@ -59,10 +64,19 @@ ifeq ($(NEXTEST),yes)
 else
 	$(CARGO) test --locked --workspace $(TEST_ARGS)
 endif
+	@if command -v $(PYTHON) >/dev/null; then $(PEERS_TESTS); else echo 'skipped: the tests of benches/peers need python3'; fi
 
 bench: setup ## Measure failover and switchover on real PostgreSQL: RUNS=10
 	$(CARGO) build --locked --release -p pgdock-cli
 	$(BENCH)
+
+bench-peers: ## The same faults done to Patroni, repmgr and pgdock, in containers: PEERS_RUNS=3
+	$(PEERS_TESTS)
+	$(PYTHON) benches/peers/bench.py plan --runs $(PEERS_RUNS) $(PEERS_ARGS)
+	$(CARGO) build --locked --release -p pgdock-cli
+	$(CARGO) build --locked --release -p pgdock-testkit --bin s3-test-server
+	$(PYTHON) benches/peers/bench.py run --runs $(PEERS_RUNS) $(PEERS_ARGS)
+	$(PYTHON) benches/peers/bench.py table
 
 soak: setup-tests ## Long runs: SEEDS=10000 simulated worlds, the model within wide bounds, KILLS=200 real failovers, FAULTS=300 drawn faults in each of SETUPS
 	$(SOAK_SIMULATED)

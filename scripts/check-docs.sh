@@ -33,6 +33,11 @@ for path in pgdock-core/src/decide/*.rs; do
     grep -qF "\`$name\`" ARCHITECTURE.md || fault "ARCHITECTURE.md: says nothing of $name"
 done
 
+# The tables of docs/failover.md are made from the results of the benchmark.
+if command -v python3 >/dev/null 2>&1; then
+    PYTHONDONTWRITEBYTECODE=1 python3 benches/peers/bench.py table --check 2>>"$faults" || true
+fi
+
 if [ -s "$faults" ]; then
     cat -- "$faults" >&2
     exit 1

@@ -1,0 +1,1 @@
+"""Measures how systems that keep PostgreSQL available behave when the primary is hurt. See README.md."""

@@ -1,0 +1,100 @@
+"""pgdock: an agent in each container, with its defaults, and a witness that is reached over the network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .cluster import COMMON_SETTINGS, NODES, Cluster, wait_until
+from .docker import IMAGE, Failed, docker
+from .patroni import start_etcd
+
+PASSFILE = "/var/lib/postgresql/passfile"
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where cargo put the programs, on this machine."""
+
+    pgdock: Path
+    s3_server: Path
+
+
+class Pgdock(Cluster):
+    database = "app"
+    # As `pgdock dsn` has it; every connection is TLS with a password.
+    client = f"user=app passfile={PASSFILE} sslmode=require"
+    manager_user = "root"
+    manager_programs = ("pgdock",)
+
+    def __init__(self, name, net, out, durability: str, witness: str, programs: Programs) -> None:
+        super().__init__(name, net, out)
+        self.durability = durability
+        self.witness = witness
+        self.runs_etcd = witness == "etcd"
+        self.programs = programs
+        self.dir = self.out / "cluster"
+
+    def configure(self) -> None:
+        docker("run", "--rm", "-v", f"{self.out}:/out", IMAGE, "rm", "-rf", "/out/cluster", "/out/witness")
+        self.dir.mkdir()
+        (self.out / "witness").mkdir()
+        sections = [
+            '[cluster]\nname = "peers"\nroot = "/pgdata"',
+            "[postgres.settings]\n" + "\n".join(f'{key} = "{value}"' for key, value in COMMON_SETTINGS.items()),
+            f'[failover]\ndurability = "{self.durability}"',
+            f'[witness]\nurl = "{self.witness_url()}"',
+            *(f'[nodes.{node}]\naddress = "{address}"' for node, address in self.addresses.items()),
+        ]
+        (self.dir / "cluster.toml").write_text("\n\n".join(sections) + "\n")
+        # It makes what is missing: secrets and certificates.
+        docker("run", "--rm", *self.mounts(), IMAGE, "pgdock", "init", "/cluster")
+
+    def witness_url(self) -> str:
+        match self.witness:
+            case "file":
+                return "file:/witness/peers.json"
+            case _:
+                raise Failed(f"pgdock has no such witness: {self.witness}")
+
+    def mounts(self) -> list[str]:
+        return [argument for volume in self.volumes() for argument in ("-v", volume)]
+
+    def volumes(self) -> list[str]:
+        program = f"{self.programs.pgdock}:/usr/local/bin/pgdock:ro"
+        return [program, f"{self.dir}:/cluster", f"{self.out}/witness:/witness"]
+
+    def start_nodes(self) -> None:
+        if self.witness == "etcd":
+            start_etcd(self)
+        for node in NODES:
+            command = ("pgdock", "--config", "/cluster", "agent", "--node", node)
+            self.start_container(node, self.addresses[node], *command, user="root", volumes=self.volumes())
+        # The agent runs already: all that is left to do for this node is to found the cluster.
+        wait_until("the cluster is founded", 90, lambda: self.pgdock(NODES[0], "up", NODES[0]))
+
+    def pgdock(self, node: str, *arguments: str, timeout: float = 60) -> str:
+        """Runs a command of pgdock's in a node's container."""
+        return self.execute(node, "pgdock", "--config", "/cluster", *arguments, user="root", timeout=timeout)
+
+    def settled(self) -> bool:
+        # Ends with 3 where anything is wrong, such as that no standby guards commits.
+        return bool(self.pgdock(self.primary(), "status"))
+
+    def switchover(self, primary: str) -> str:
+        return self.pgdock(next(node for node in NODES if node != primary), "switchover")
+
+    def data_dir(self, node: str) -> str:
+        return f"/pgdata/{node}/data"
+
+    def socket_dir(self, node: str) -> str:
+        return f"/pgdata/{node}/run"
+
+    def probe_volumes(self) -> list[str]:
+        return [f"{self.dir}:/cluster"]
+
+    def prepare_database(self) -> None:
+        super().prepare_database()
+        # The watcher looks at pg_stat_replication.
+        self.sql(self.primary(), "grant pg_monitor to app")
+        entry = "printf '*:*:*:app:%s' $(cat /cluster/secrets/app.password)"
+        install = f"{entry} | install -m 600 -o postgres -g postgres /dev/stdin {PASSFILE}"
+        self.execute("probe", "sh", "-c", install, user="root")
