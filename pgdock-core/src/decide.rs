@@ -38,6 +38,7 @@ mod suspicion;
 mod swap;
 mod switchover;
 mod sync_set;
+mod sync_target;
 mod upkeep;
 mod witness_stale;
 

@@ -39,6 +39,8 @@ pub struct Scaffold {
     pub agent_port: u16,
     /// What an acknowledged commit means.
     pub durability: Durability,
+    /// In `quorum`: how many standbys hold each acknowledged commit.
+    pub acks: u32,
     /// PostgreSQL's major version; None for the newest one found.
     pub version: Option<u32>,
     /// The folder of PostgreSQL's programs, where it is not found by itself.
@@ -65,6 +67,7 @@ impl Scaffold {
             postgres_port: 5432,
             agent_port: 7432,
             durability: Durability::default(),
+            acks: 1,
             version: None,
             bin_dir: None,
             failover_address: None,

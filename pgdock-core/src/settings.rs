@@ -90,9 +90,11 @@ pub struct PostgresSettings {
 /// `[failover]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailoverSettings {
-    /// `durability`: `"sync"` or `"async"`.
+    /// `durability`: `"sync"`, `"quorum"` or `"async"`.
     pub durability: Durability,
-    /// `strict`: in `sync`, rather block writes than acknowledge them on the primary alone.
+    /// `acks`: how many standbys shall hold each acknowledged commit. None in `async`, one in `sync`.
+    pub acks: u32,
+    /// `strict`: in `sync` and `quorum`, rather block writes than acknowledge them on the primary alone.
     pub strict: bool,
     /// `heartbeat`: how often the leader renews its right; at least 100 ms.
     pub heartbeat: Duration,

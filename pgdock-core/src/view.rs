@@ -71,6 +71,9 @@ pub struct Policy {
     pub cluster: String,
     /// What an acknowledged commit shall mean.
     pub durability: Durability,
+    /// How many standbys shall hold each acknowledged commit, where that many serve: none in `async`, one in
+    /// `sync`.
+    pub acks: u32,
     /// Rather block writes than acknowledge them on the primary alone.
     pub strict: bool,
     /// How often the leader renews its right.
@@ -348,7 +351,6 @@ impl View {
                 .count();
             alive >= acks as usize
         };
-        self.am_leader()
-            && self.witness.possible().all(|r| r.durability == Durability::Sync && lives(&r.sync_set, r.acks))
+        self.am_leader() && self.witness.possible().all(|r| r.durability.is_guarded() && lives(&r.sync_set, r.acks))
     }
 }

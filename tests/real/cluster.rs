@@ -377,11 +377,11 @@ impl RealCluster {
     }
 }
 
-/// One primary that leads, every other node streams from it, and, in `sync`, a standby guards commits.
+/// One primary that leads, every other node streams from it, and, in `sync` and `quorum`, a standby guards commits.
 #[must_use]
 pub fn healthy(status: &ClusterStatus, all: bool) -> bool {
     let Some(leader) = &status.leader else { return false };
-    let guarded = status.durability != Some(Durability::Sync) || !status.sync_set.is_empty();
+    let guarded = !status.durability.is_some_and(Durability::is_guarded) || !status.sync_set.is_empty();
     guarded
         && status.nodes.iter().filter(|n| n.role == Role::Primary).count() == 1
         && status.nodes.iter().all(|n| {

@@ -27,6 +27,8 @@ pub struct Scenario {
     pub nodes: usize,
     /// What an acknowledged commit means.
     pub durability: Durability,
+    /// How many standbys shall hold each acknowledged commit.
+    pub acks: u32,
     /// Whether the empty sync set is refused.
     pub strict: bool,
     /// Which rules hold.
@@ -60,7 +62,7 @@ pub struct Scenario {
     pub outages_only: bool,
     /// The priorities of the nodes.
     pub priorities: Vec<u32>,
-    /// Whether a third node may lead.
+    /// Whether the last of three nodes or more may lead.
     pub last_may_lead: bool,
     /// How old an observation of PostgreSQL may be when it is used again.
     pub observed_for: Micros,
@@ -75,10 +77,11 @@ impl Scenario {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5ce_a410);
         let durability = if rng.random_bool(0.65) { Durability::Sync } else { Durability::Async };
         let wide = durability == Durability::Sync && rng.random_bool(0.25);
-        Self {
+        let drawn = Self {
             seed,
             nodes: if !wide && rng.random_bool(0.4) { 2 } else { 3 },
             durability,
+            acks: u32::from(durability.is_guarded()),
             wide,
             observed_for: if rng.random_bool(0.5) { 0 } else { rng.random_range(1..150) * MS },
             outages_only: !wide && rng.random_bool(0.05),
@@ -98,7 +101,23 @@ impl Scenario {
             reload_lag: if rng.random_bool(0.5) { 5 * MS } else { 900 * MS },
             operator: if rng.random_bool(0.4) { 0.0 } else { rng.random_range(0.0..0.5) },
             write_every: rng.random_range(15..60) * MS,
+        };
+        if durability == Durability::Sync { drawn.maybe_quorum() } else { drawn }
+    }
+
+    /// Some of the runs in `sync` become runs in `quorum`, of up to five nodes.
+    fn maybe_quorum(mut self) -> Self {
+        // Chance of its own, so that the others stay what they were.
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0x9_0041);
+        if rng.random_bool(0.5) {
+            return self;
         }
+        self.durability = Durability::Quorum;
+        self.nodes = if rng.random_bool(0.15) { self.nodes } else { rng.random_range(3..=5) };
+        self.priorities.extend((3..self.nodes).map(|_| rng.random_range(99..102)));
+        let standbys = self.nodes - 1 - usize::from(self.nodes > 2 && !self.last_may_lead);
+        self.acks = if standbys > 1 && rng.random_bool(0.4) { 2 } else { 1 };
+        self
     }
 
     /// The name of the node with an index.
@@ -107,20 +126,26 @@ impl Scenario {
         NodeName::new(format!("n{}", index + 1)).expect("a letter and digits")
     }
 
+    /// Whether a node may lead.
+    #[must_use]
+    pub fn may_lead(&self, index: usize) -> bool {
+        index < 2 || index + 1 < self.nodes || self.last_may_lead
+    }
+
     /// What the operator wants, the same on each node.
     #[must_use]
     pub fn policy(&self) -> Policy {
         let members: BTreeMap<_, _> = (0..self.nodes)
             .map(|i| {
                 let address = format!("10.0.0.{}:5432", i + 1);
-                let policy =
-                    MemberPolicy { priority: self.priorities[i], failover: i < 2 || self.last_may_lead, address };
+                let policy = MemberPolicy { priority: self.priorities[i], failover: self.may_lead(i), address };
                 (Self::name(i), policy)
             })
             .collect();
         Policy {
             cluster: "sim".into(),
             durability: self.durability,
+            acks: self.acks,
             strict: self.strict,
             heartbeat: Duration::from_secs(1),
             ttl: Duration::from_secs(5),

@@ -7,7 +7,7 @@ use clap::Args;
 use pgdock_core::clock::SystemClock;
 use pgdock_core::scaffold::Scaffold;
 use pgdock_core::witness::record::Durability;
-use pgdock_core::{NodeName, Result};
+use pgdock_core::{Error, NodeName, Result};
 
 use crate::cli::{Format, Output};
 use crate::context::Context;
@@ -35,8 +35,11 @@ pub(crate) struct InitArgs {
     #[arg(long, default_value_t = 7432, value_name = "PORT")]
     agent_port: u16,
     /// What an acknowledged commit means
-    #[arg(long, value_parser = durability, default_value = "sync", value_name = "sync|async")]
+    #[arg(long, value_parser = durability, default_value = "sync", value_name = "sync|quorum|async")]
     durability: Durability,
+    /// With --durability quorum: how many standbys hold each acknowledged commit [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    acks: Option<u32>,
     /// PostgreSQL's major version [default: the newest one found]
     #[arg(long, value_name = "VERSION")]
     postgres_version: Option<u32>,
@@ -68,8 +71,9 @@ impl FromStr for NodeAt {
 fn durability(text: &str) -> Result<Durability, String> {
     match text {
         "sync" => Ok(Durability::Sync),
+        "quorum" => Ok(Durability::Quorum),
         "async" => Ok(Durability::Async),
-        _ => Err("expected sync or async".to_owned()),
+        _ => Err("expected sync, quorum or async".to_owned()),
     }
 }
 
@@ -86,10 +90,14 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Result<Exit> {
     } else {
         args.nodes.into_iter().map(|NodeAt(name, address)| (name, address)).collect()
     };
+    if args.acks.is_some() && args.durability != Durability::Quorum {
+        return Err(Error::invalid("--acks goes with --durability quorum"));
+    }
     let scaffold = Scaffold {
         postgres_port: args.postgres_port,
         agent_port: args.agent_port,
         durability: args.durability,
+        acks: args.acks.unwrap_or(1),
         version: args.postgres_version,
         bin_dir: args.bin_dir,
         failover_address: args.failover_ip,

@@ -97,7 +97,7 @@ fn missing(status: &ClusterStatus, nodes: &[NodeName]) -> Option<String> {
         return Some(stands(node));
     }
     let alone = nodes.iter().all(|name| *name == primary.name);
-    let unguarded = status.durability == Some(Durability::Sync) && status.sync_set.is_empty() && !alone;
+    let unguarded = status.durability.is_some_and(Durability::is_guarded) && status.sync_set.is_empty() && !alone;
     unguarded.then(|| "no standby guards commits yet".to_owned())
 }
 

@@ -46,7 +46,10 @@ fn head(status: &ClusterStatus) -> String {
     }
     if !status.sync_set.is_empty() {
         let names: Vec<_> = status.sync_set.iter().map(ToString::to_string).collect();
-        let _ = write!(text, " held by {}", names.join(", "));
+        // Where all of them hold each commit, their number says nothing new.
+        let some = status.acks > 0 && (status.acks as usize) < names.len();
+        let of = if some { format!("{} of ", status.acks) } else { String::new() };
+        let _ = write!(text, " held by {of}{}", names.join(", "));
     }
     let reachable = if status.witness.reachable { "reachable" } else { "NOT REACHABLE" };
     let _ = write!(text, ", witness {} {reachable}", status.witness.kind);
@@ -82,6 +85,8 @@ fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pgdock_core::witness::record::Durability;
+
     use super::*;
 
     fn status() -> ClusterStatus {
@@ -120,6 +125,17 @@ mod tests {
         Problems:
           n3: no agent listens there
         ");
+    }
+
+    #[test]
+    fn a_quorum_says_how_many_hold_each_commit() {
+        let mut quorum = status();
+        quorum.durability = Some(Durability::Quorum);
+        quorum.sync_set.push("n3".parse().unwrap());
+        quorum.acks = 1;
+        assert!(head(&quorum).contains("durability quorum held by 1 of n2, n3,"), "{}", head(&quorum));
+        quorum.acks = 2;
+        assert!(head(&quorum).contains("durability quorum held by n2, n3,"), "{}", head(&quorum));
     }
 
     #[test]

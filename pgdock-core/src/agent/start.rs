@@ -159,6 +159,7 @@ pub fn policy(settings: &Settings, failover_ip: bool) -> Policy {
     Policy {
         cluster: settings.cluster.name.clone(),
         durability: failover.durability,
+        acks: failover.acks,
         strict: failover.strict,
         heartbeat: failover.heartbeat,
         ttl: failover.ttl,

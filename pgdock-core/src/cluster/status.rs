@@ -27,8 +27,11 @@ pub struct ClusterStatus {
     pub leader: Option<NodeName>,
     /// What an acknowledged commit means.
     pub durability: Option<Durability>,
-    /// The standbys without whose flush the leader cannot acknowledge a commit.
+    /// The standbys that guard commits.
     pub sync_set: Vec<NodeName>,
+    /// How many of them hold each acknowledged commit.
+    #[serde(default)]
+    pub acks: u32,
     /// The witness.
     pub witness: WitnessView,
     /// Every node of the settings, by name.
@@ -134,6 +137,7 @@ pub(super) fn assemble(
         leader: record.and_then(|record| record.leader.clone()),
         durability: record.map(|record| record.durability),
         sync_set: record.map(|r| r.sync_set.iter().map(|member| member.node.clone()).collect()).unwrap_or_default(),
+        acks: record.map(|r| r.acks).unwrap_or_default(),
         witness,
         nodes,
         problems,
@@ -238,7 +242,7 @@ fn cluster_problems(record: Option<&Record>, nodes: &[NodeView]) -> Vec<String> 
     }
     // The leader tells so itself, where it can.
     let told = nodes.iter().flat_map(|n| &n.problems).any(|p| p.starts_with("no standby guards commits"));
-    if record.durability == Durability::Sync && record.sync_set.is_empty() && !told {
+    if record.durability.is_guarded() && record.sync_set.is_empty() && !told {
         problems.push("no standby guards commits: what is acknowledged is on the primary alone".to_owned());
     }
     if record.paused {

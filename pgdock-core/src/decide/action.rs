@@ -199,6 +199,8 @@ pub struct Decision {
     pub problems: Vec<String>,
     /// Something is about to happen: observe PostgreSQL often.
     pub watchful: bool,
+    /// Decide again at this moment, even if nothing happens until then: time alone changes something.
+    pub wake_at: Option<Moment>,
 }
 
 impl Decision {
@@ -213,6 +215,13 @@ impl Decision {
     #[must_use]
     pub fn lane_taken(&self, lane: Lane) -> bool {
         self.actions.iter().any(|a| a.lane() == lane)
+    }
+
+    /// Asks to decide again at a moment to come.
+    pub fn wake(&mut self, now: Moment, at: Moment) {
+        if at > now {
+            self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at)));
+        }
     }
 
     /// Says something to a person.

@@ -8,7 +8,6 @@ use crate::Term;
 use crate::postgres::timeline::History;
 use crate::view::{Order, Postgres, Stopped, View};
 use crate::witness::Record;
-use crate::witness::record::FORMAT;
 
 pub(super) fn check(view: &View, d: &mut Decision) {
     if view.order != Some(Order::Bootstrap) {
@@ -56,7 +55,7 @@ fn create(view: &View, d: &mut Decision, stopped: &Stopped) {
         return;
     }
     let next = Record {
-        format: FORMAT,
+        format: view.policy.durability.format(),
         cluster: view.policy.cluster.clone(),
         system_identifier,
         term: Term(1),

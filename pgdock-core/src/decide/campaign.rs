@@ -7,14 +7,16 @@
 use super::action::{Action, Decision};
 use super::rules::Rule;
 use super::{candidate, forced_failover, suspicion, swap};
+use crate::postgres::lsn::Lsn;
+use crate::postgres::timeline::TimelineId;
+use crate::report::Report;
 use crate::view::{Standby, View};
-use crate::witness::record::Durability;
 use crate::witness::{Record, Version};
 
 pub(super) fn check(view: &View, d: &mut Decision) {
     let (Some(seen), Some(standby)) = (&view.witness.seen, view.local.postgres.as_standby()) else { return };
     let record = &seen.record;
-    if record.durability != Durability::Sync || record.leader.as_ref() == Some(&view.me) || !eligible(view, record) {
+    if !record.durability.is_guarded() || record.leader.as_ref() == Some(&view.me) || !eligible(view, record) {
         return;
     }
     // A doubt may become a suspicion at any moment.
@@ -37,7 +39,28 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     }
     if standby.end_known && won(view, record, &seen.version, standby) {
         swap::swap(view, d, swap::taken_over(view, record));
+    } else if let Some(why) = hindrance(view, record, &seen.version, standby) {
+        d.problem(format!("the leader is taken for dead, and this node cannot take over: {why}"));
     }
+}
+
+/// What keeps a candidate from winning that only an operator can change: members that cannot be reached, or,
+/// while automatic decisions are paused, one that holds more and takes over by order alone.
+pub(super) fn hindrance(view: &View, record: &Record, version: &Version, standby: &Standby) -> Option<String> {
+    let others: Vec<_> = record.sync_set.iter().filter(|m| m.node != view.me).collect();
+    let silent: Vec<_> = others.iter().filter(|m| view.report(&m.node).is_none()).map(|m| m.node.as_str()).collect();
+    let (answer, needed) = (others.len() + 1 - silent.len(), record.pledges_needed());
+    if answer < needed {
+        return Some(format!(
+            "a commit may be held by those of the sync set alone that do not answer. answer={answer}, needed={needed}, silent={}",
+            silent.join(",")
+        ));
+    }
+    let ahead = pledges(view, record, version).into_iter().find(|(report, held)| {
+        record.paused && view.may_lead(&report.node) && *held > (standby.timeline, standby.flushed)
+    });
+    ahead
+        .map(|(r, _)| format!("{} holds more of the WAL than this node: use `pgdock failover --to {}`", r.node, r.node))
 }
 
 fn eligible(view: &View, record: &Record) -> bool {
@@ -58,10 +81,9 @@ fn suspects(view: &View, record: &Record) -> bool {
     }
 }
 
-/// Whether this node has the pledges that it needs, and is the most advanced of those that gave them.
-fn won(view: &View, record: &Record, version: &Version, standby: &Standby) -> bool {
-    let others: Vec<_> = view
-        .reports()
+/// The other members of the sync set that have pledged, each with what it holds.
+fn pledges<'a>(view: &'a View, record: &Record, version: &Version) -> Vec<(&'a Report, (TimelineId, Lsn))> {
+    view.reports()
         .filter_map(|r| {
             let member = r.member()?;
             let pledged = r.pledge.as_ref().filter(|p| p.version == *version && p.member == member);
@@ -72,7 +94,12 @@ fn won(view: &View, record: &Record, version: &Version, standby: &Standby) -> bo
             };
             record.sync_set.contains(&member).then_some((r, held))
         })
-        .collect();
+        .collect()
+}
+
+/// Whether this node has the pledges that it needs, and is the most advanced of those that gave them.
+fn won(view: &View, record: &Record, version: &Version, standby: &Standby) -> bool {
+    let others = pledges(view, record, version);
     let needed = record.pledges_needed() - usize::from(!view.policy.rules.hold(Rule::Pledges));
     if others.len() + 1 < needed {
         return false;

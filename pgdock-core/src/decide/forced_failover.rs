@@ -1,7 +1,7 @@
 //! An operator makes this node the primary, though no rule would.
 
 use super::action::{Action, Decision, Verdict};
-use super::{candidate, promise, suspicion, swap};
+use super::{campaign, candidate, promise, suspicion, swap};
 use crate::Role;
 use crate::view::{Order, Postgres, Standby, View};
 use crate::witness::Record;
@@ -17,7 +17,8 @@ pub(super) fn check(view: &View, d: &mut Decision) {
         return;
     }
     if view.now >= *deadline {
-        d.verdict = Some(Verdict::Failed("it could not take the lead in time".into()));
+        let why = hindrance(view).map(|why| format!(": {why}")).unwrap_or_default();
+        d.verdict = Some(Verdict::Failed(format!("it could not take the lead in time{why}")));
         return;
     }
     let (Some(record), Some(standby)) = (view.witness.record(), view.local.postgres.as_standby()) else {
@@ -52,6 +53,12 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     swap::swap(view, d, swap::taken_over(view, record));
 }
 
+/// What keeps the rules that guard data from letting this node win.
+fn hindrance(view: &View) -> Option<String> {
+    let (Some(seen), Some(standby)) = (&view.witness.seen, view.local.postgres.as_standby()) else { return None };
+    seen.record.durability.is_guarded().then(|| campaign::hindrance(view, &seen.record, &seen.version, standby))?
+}
+
 /// Whether an operator told this node to take over by the rules that guard data, also while automatic
 /// decisions are paused.
 pub(super) fn ordered(view: &View) -> bool {
@@ -75,7 +82,7 @@ fn refusal(view: &View, record: &Record, standby: &Standby) -> Option<String> {
         ));
     }
     let allowed = match record.durability {
-        Durability::Sync => view.member().is_some_and(|m| record.sync_set.contains(&m)),
+        Durability::Sync | Durability::Quorum => view.member().is_some_and(|m| record.sync_set.contains(&m)),
         Durability::Async => {
             let lag = record.leader_lsn.ahead_of(standby.flushed);
             standby.timeline == record.history.timeline && lag <= view.policy.lag_bytes_max

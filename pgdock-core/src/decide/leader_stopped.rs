@@ -73,13 +73,13 @@ enum Successor<'a> {
     MostAdvanced,
 }
 
-/// In `sync`, a member of the sync set where each of them holds every acknowledged commit. Where only some
+/// In `sync` and `quorum`, a member of the sync set where each of them holds every acknowledged commit. Where only some
 /// do, reports do not tell which, since they may be older than the last commit: the members find out by
 /// pledges. In `async` the most advanced of all, if it is not too far behind.
 fn successor<'a>(view: &'a View, record: &Record, stopped: &Stopped) -> Option<Successor<'a>> {
     let candidates = candidate::successors(view, stopped.timeline);
     match record.durability {
-        Durability::Sync => {
+        Durability::Sync | Durability::Quorum => {
             let members: Vec<_> =
                 candidates.filter(|r| r.member().is_some_and(|m: Member| record.sync_set.contains(&m))).collect();
             let needed = record.pledges_needed();

@@ -3,13 +3,13 @@
 use super::action::{Action, Decision};
 use super::suspicion;
 use crate::view::View;
-use crate::witness::record::Durability;
 
 pub(super) fn check(view: &View, d: &mut Decision) {
     let (Some(seen), Some(_)) = (&view.witness.seen, view.local.postgres.as_standby()) else { return };
     let record = &seen.record;
     let asked = view.reports().any(|r| r.campaign.as_ref() == Some(&seen.version));
-    if !asked || record.durability != Durability::Sync || record.paused || view.am_leader() || view.busy.is_some() {
+    // While automatic decisions are paused, whoever campaigns does so because an operator told it to.
+    if !asked || !record.durability.is_guarded() || view.am_leader() || view.busy.is_some() {
         return;
     }
     let member = view.member().is_some_and(|m| record.sync_set.contains(&m));

@@ -8,7 +8,6 @@ use crate::node::Member;
 use crate::postgres::timeline::TimelineId;
 use crate::view::View;
 use crate::witness::Record;
-use crate::witness::record::Durability;
 
 /// Whether the witness may be asked something now: one request at a time, and with growing pauses while
 /// it does not answer.
@@ -99,7 +98,7 @@ pub(super) fn handed_over(
     let mut next = refreshed(view, record);
     next.leader = None;
     next.handoff_to = heir.cloned();
-    if record.durability == Durability::Sync
+    if record.durability.is_guarded()
         && let Some(giver) = giver
         && next.sync_set.insert(giver)
     {

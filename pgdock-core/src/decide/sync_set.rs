@@ -1,4 +1,4 @@
-//! R5: which standby guards the leader's commits, and the order in which names and document change.
+//! R5: the leader brings names and document, one step at a time, to what should guard commits.
 
 use std::collections::BTreeSet;
 
@@ -6,11 +6,11 @@ use super::action::{Action, Decision, Lane};
 use super::rules::Rule;
 use super::swap;
 use super::sync_step::{SyncState, SyncStep, next_step};
+use super::sync_target::{self, Target};
 use crate::clock::Moment;
 use crate::node::Member;
-use crate::view::{Link, Names, Primary, Task, View};
+use crate::view::{Names, Task, View};
 use crate::witness::Record;
-use crate::witness::record::Durability;
 
 /// The names to promote with. A new reign begins with an empty sync set, so that any names are safe; with
 /// `strict` nothing is acknowledged before a standby has joined. A leader whose PostgreSQL went through
@@ -21,11 +21,7 @@ pub fn initial_names(view: &View) -> Names {
     if let Some(record) = view.witness.record().filter(|r| r.acks > 0 && view.policy.rules.hold(Rule::KeepNames)) {
         return Names { members: record.sync_set.clone(), count: record.acks };
     }
-    if view.policy.durability == Durability::Sync && view.policy.strict {
-        Names { members: BTreeSet::new(), count: 1 }
-    } else {
-        Names::none()
-    }
+    if strict(view) { Names { members: BTreeSet::new(), count: 1 } } else { Names::none() }
 }
 
 pub(super) fn check(view: &View, d: &mut Decision) {
@@ -34,24 +30,19 @@ pub(super) fn check(view: &View, d: &mut Decision) {
         return;
     }
     if record.durability != view.policy.durability {
-        let mut next = swap::refreshed(view, record);
-        next.durability = view.policy.durability;
-        next.sync_set.clear();
-        next.acks = 0;
+        let mut next = swap::refreshed(view, record).with_durability(view.policy.durability);
+        if !next.durability.is_guarded() {
+            next.sync_set.clear();
+            next.acks = 0;
+        }
         swap::swap(view, d, next);
         return;
     }
-    let target: BTreeSet<Member> = match record.durability {
-        Durability::Async => BTreeSet::new(),
-        Durability::Sync => guard(view, record, primary).into_iter().collect(),
-    };
-    if record.durability == Durability::Sync && target.is_empty() {
-        d.problem(if view.policy.strict {
-            "no standby guards commits: writes wait (strict)"
-        } else {
-            "no standby guards commits: they are held by the primary alone"
-        });
-        if view.policy.strict {
+    let Target { sync_set: target, acks } = sync_target::target(view, record, primary);
+    if record.durability.is_guarded() {
+        sync_target::watch(view, record, primary, d);
+        tell(view, record, &target, d);
+        if strict(view) && target.is_empty() {
             if record.sync_set.is_empty() && primary.names.count == 0 && view.busy.is_none() {
                 d.want(Action::SetNames(initial_names(view)));
             }
@@ -63,7 +54,6 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     if view.witness.unsettled() || matches!(view.busy, Some((Task::SetNames, _))) {
         return;
     }
-    let acks = u32::from(!target.is_empty());
     let past_barrier = match &view.barrier {
         Some(barrier) if barrier.names == primary.names => {
             Some(primary.senders.iter().filter(|(_, s)| s.flushed >= barrier.lsn).map(|(m, _)| m.clone()).collect())
@@ -84,7 +74,8 @@ pub(super) fn check(view: &View, d: &mut Decision) {
         SyncStep::SetNames(names) => {
             d.watchful = true;
             if view.busy.is_none() {
-                d.want(Action::SetNames(names));
+                let nobody = names.count == 0 && strict(view);
+                d.want(Action::SetNames(if nobody { initial_names(view) } else { names }));
             }
         }
         SyncStep::TakeBarrier => {
@@ -115,39 +106,24 @@ fn settled_since_start(view: &View) -> bool {
     !view.policy.rules.hold(Rule::Settle) || view.right.is_some_and(|r| r.sent_at > Moment::default())
 }
 
-/// The standby that should guard commits: the present one as long as it does; else the best that can;
-/// else the present one as long as commits still reach it; else nobody.
-fn guard(view: &View, record: &Record, primary: &Primary) -> Option<Member> {
-    let present = record.sync_set.iter().next();
-    if let Some(member) = present.filter(|m| record.sync_set.len() == 1 && serves(view, primary, m)) {
-        return Some(member.clone());
+/// Whether commits rather wait than be acknowledged by the primary alone.
+pub(super) fn strict(view: &View) -> bool {
+    view.policy.durability.is_guarded() && view.policy.strict
+}
+
+/// Says where fewer guard commits than the operator wants.
+fn tell(view: &View, record: &Record, target: &BTreeSet<Member>, d: &mut Decision) {
+    let wanted = view.policy.acks;
+    if target.is_empty() {
+        d.problem(if strict(view) {
+            "no standby guards commits: writes wait (strict)"
+        } else {
+            "no standby guards commits: they are held by the primary alone"
+        });
+    } else if record.acks > 0 && record.acks < wanted {
+        d.problem(format!(
+            "fewer standbys guard commits than wanted: each commit is held by that many. acks={}, wanted={wanted}",
+            record.acks
+        ));
     }
-    let best = primary
-        .senders
-        .keys()
-        .filter(|m| serves(view, primary, m) && view.may_lead(&m.node))
-        .max_by_key(|m| (view.rank(&m.node), primary.senders[*m].flushed));
-    best.or(present.filter(|m| !lost(view, primary, m))).cloned()
-}
-
-/// It streams and moves, and its agent is up, in the same life, so that it could take over.
-fn serves(view: &View, primary: &Primary, member: &Member) -> bool {
-    let agent = view.report(&member.node).is_some_and(|r| r.member().as_ref() == Some(member) && r.pledge.is_none());
-    agent && primary.senders.get(member).is_some_and(|s| s.streaming) && moves(view, member)
-}
-
-/// Its disk took something in lately, or lacks nothing.
-fn moves(view: &View, member: &Member) -> bool {
-    view.local.progress.get(member).is_some_and(|p| view.now.since(p.moved_at) < view.policy.silent_after)
-}
-
-/// Commits that wait for it hang: it is not connected and its agent is known to be dead, or it has not
-/// moved for as long as makes a peer silent.
-fn lost(view: &View, primary: &Primary, member: &Member) -> bool {
-    let connected = primary.senders.contains_key(member);
-    let refused =
-        view.peers.get(&member.node).is_some_and(|p| p.heard_at.is_some()) && view.link(&member.node) == Link::Refused;
-    // A primary that just began gives it the time to connect.
-    let waited = view.local.primary_since.is_some_and(|at| view.now.since(at) >= view.policy.silent_after);
-    !connected && refused || !moves(view, member) && waited
 }

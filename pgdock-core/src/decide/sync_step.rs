@@ -7,9 +7,20 @@
 //!   k − |G∖D| ≥ a      for the names and the document alike, before and after each step
 //! ```
 //!
-//! A change of the document also needs a barrier: at least the new a members of the new D have flushed a
-//! position taken after the names had taken effect. Since the step depends on nothing but the present
-//! state, an interrupted change resumes.
+//! That guards the commits to come. For those that were acknowledged already a change of the document also needs a
+//! barrier: at least the new a members of the new D have flushed a position taken after the names had taken effect.
+//! None is needed where the old document says no less than the new one: a of D leave at least `a − |D∖D′|` to D′.
+//!
+//! ```text
+//!  a member joins         document               (it only weakens what is said: a of more)
+//!  so does a rise of a    names, barrier, document
+//!  a member leaves        names, barrier, document
+//!  a falls                document, then names
+//!  the last one leaves    document, then names
+//!  all are replaced       names of both, barrier, document, names
+//! ```
+//!
+//! Since the step depends on nothing but the present state, an interrupted change resumes.
 
 use std::collections::BTreeSet;
 
@@ -67,40 +78,60 @@ pub fn guards(names: &Names, sync_set: &BTreeSet<Member>, acks: u32) -> bool {
 pub fn next_step(now: &SyncState<'_>, target: &BTreeSet<Member>, acks: u32) -> SyncStep {
     if !now.settled {
         // An agent that found its primary running does not know whether every process uses these names:
-        // to set them again settles that.
-        return SyncStep::SetNames(now.names.clone());
+        // to set them again settles that. Names that pgdock did not set guard nothing, and give way to some that do.
+        let guard = guards(now.names, now.sync_set, now.acks);
+        let recorded = || Names { members: now.sync_set.clone(), count: now.acks };
+        return SyncStep::SetNames(if guard { now.names.clone() } else { recorded() });
     }
-    let final_names = Names { members: target.clone(), count: acks };
     if now.sync_set == target && now.acks == acks {
-        return if *now.names == final_names { SyncStep::Settled } else { SyncStep::SetNames(final_names) };
+        let names = Names { members: target.clone(), count: acks };
+        return if *now.names == names { SyncStep::Settled } else { SyncStep::SetNames(names) };
     }
     if target.is_empty() {
         // The last one leaves the document first: from then on nobody takes over.
         return SyncStep::Record { sync_set: BTreeSet::new(), acks: 0 };
     }
-    if guards(now.names, now.sync_set, now.acks) && guards(now.names, target, acks) {
-        return match &now.past_barrier {
-            None => SyncStep::TakeBarrier,
-            Some(past) if past.intersection(target).count() >= acks as usize => {
-                SyncStep::Record { sync_set: target.clone(), acks }
-            }
-            Some(_) => SyncStep::Wait,
-        };
+    let (sync_set, acks) = next_document(now, target, acks);
+    if !guards(now.names, now.sync_set, now.acks) || !guards(now.names, &sync_set, acks) {
+        return SyncStep::SetNames(between(now, &sync_set, acks));
     }
-    SyncStep::SetNames(between(now, target, acks))
+    let held = |past: &BTreeSet<Member>| past.intersection(&sync_set).count() >= acks as usize;
+    match &now.past_barrier {
+        _ if implied(now, &sync_set, acks) => SyncStep::Record { sync_set, acks },
+        None => SyncStep::TakeBarrier,
+        Some(past) if held(past) => SyncStep::Record { sync_set, acks },
+        Some(_) => SyncStep::Wait,
+    }
 }
 
-/// Names that guard both the old document and the new one. With the target alone, where that can be: a
+/// What the document is to say next. Who leaves does so before anybody joins, as long as enough stay: so a member
+/// that died holds up nothing, and nobody is waited for who has only just come.
+fn next_document(now: &SyncState<'_>, target: &BTreeSet<Member>, acks: u32) -> (BTreeSet<Member>, u32) {
+    let staying: BTreeSet<Member> = now.sync_set.intersection(target).cloned().collect();
+    let kept = now.acks.min(acks);
+    let leave = staying.len() < now.sync_set.len() && !staying.is_empty() && staying.len() >= kept as usize;
+    if leave { (staying, kept) } else { (target.clone(), acks) }
+}
+
+/// Whether the document says as much already of every commit that was acknowledged.
+fn implied(now: &SyncState<'_>, sync_set: &BTreeSet<Member>, acks: u32) -> bool {
+    let leaving = now.sync_set.difference(sync_set).count();
+    (now.acks as usize).saturating_sub(leaving) >= acks as usize
+}
+
+/// Names that guard both the old document and the new one. With the new set alone, where that can be: a
 /// member that joins makes k grow, a member that leaves is no longer waited for. Else with both sets.
-fn between(now: &SyncState<'_>, target: &BTreeSet<Member>, acks: u32) -> Names {
+fn between(now: &SyncState<'_>, sync_set: &BTreeSet<Member>, acks: u32) -> Names {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let joining = count(target.difference(now.sync_set).count());
-    let leaving = count(now.sync_set.difference(target).count());
-    let alone = (now.acks + joining).max(acks);
-    if alone <= count(target.len()) {
-        return Names { members: target.clone(), count: alone };
+    let joining = count(sync_set.difference(now.sync_set).count());
+    let leaving = count(now.sync_set.difference(sync_set).count());
+    // A document that says nothing is guarded by any names.
+    let old = if now.acks == 0 { 0 } else { now.acks + joining };
+    let alone = old.max(acks);
+    if alone <= count(sync_set.len()) {
+        return Names { members: sync_set.clone(), count: alone };
     }
-    Names { members: now.sync_set.union(target).cloned().collect(), count: (now.acks + joining).max(acks + leaving) }
+    Names { members: now.sync_set.union(sync_set).cloned().collect(), count: old.max(acks + leaving) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Scaffold;
+use crate::witness::record::Durability;
 
 /// Stands before a comment at the end of a line until all are aligned. A TOML string never holds it bare.
 const COMMENT: char = '\u{1}';
@@ -17,6 +18,7 @@ pub(super) fn cluster_toml(scaffold: &Scaffold) -> String {
     let version = optional("version", scaffold.version.map(|version| version.to_string()), "16");
     let bin_dir = scaffold.bin_dir.as_ref().map(|path| quoted(&path.to_string_lossy()));
     let bin_dir = optional("bin_dir", bin_dir, "\"/usr/lib/postgresql/16/bin\"");
+    let acks = acks(scaffold);
     let failover_ip = failover_ip(scaffold.failover_address.as_deref());
     let c = COMMENT;
     let mut text = format!(
@@ -43,8 +45,8 @@ port = {postgres_port}
 # max_connections = 200
 
 [failover]
-durability = "{durability}"{c}"sync": an acknowledged commit survives the primary; "async": it may not
-# strict = false{c}in "sync": rather block writes than acknowledge them on the primary alone
+durability = "{durability}"{c}"sync": one standby has each acknowledged commit; "quorum": any `acks` of all; "async": none need
+{acks}# strict = false{c}rather block writes than acknowledge them on the primary alone; not in "async"
 # heartbeat = "1s"{c}how often the leader renews its right
 # ttl = "5s"{c}how long a right lasts; at least three heartbeats
 # lag_bytes_max = "16MiB"{c}in "async": how much a standby may lack and still take over
@@ -75,6 +77,17 @@ port = {agent_port}
         }
     }
     align(&text)
+}
+
+/// How many standbys hold each commit, where that can be chosen.
+fn acks(scaffold: &Scaffold) -> String {
+    let mark = match scaffold.durability {
+        Durability::Async => return String::new(),
+        Durability::Sync => "# ",
+        Durability::Quorum => "",
+    };
+    let acks = if scaffold.durability == Durability::Quorum { scaffold.acks } else { 1 };
+    format!("{mark}acks = {acks}{COMMENT}in \"quorum\": how many standbys have each acknowledged commit\n")
 }
 
 fn failover_ip(address: Option<&str>) -> String {

@@ -68,8 +68,9 @@ fn the_text_is_what_a_person_would_like_to_find() {
     # max_connections = 200
 
     [failover]
-    durability = "sync"             # "sync": an acknowledged commit survives the primary; "async": it may not
-    # strict = false                # in "sync": rather block writes than acknowledge them on the primary alone
+    durability = "sync"             # "sync": one standby has each acknowledged commit; "quorum": any `acks` of all; "async": none need
+    # acks = 1                      # in "quorum": how many standbys have each acknowledged commit
+    # strict = false                # rather block writes than acknowledge them on the primary alone; not in "async"
     # heartbeat = "1s"              # how often the leader renews its right
     # ttl = "5s"                    # how long a right lasts; at least three heartbeats
     # lag_bytes_max = "16MiB"       # in "async": how much a standby may lack and still take over
@@ -377,16 +378,23 @@ prop_compose! {
         nodes in prop::collection::btree_map("[a-z][a-z0-9]{0,8}", (0_u8..=255, 0_u8..=255), 1..5),
         postgres_port in 1_u16..30_000,
         agent_port in 30_000_u16..,
-        sync: bool,
+        kind in 0_u32..4,
         version in prop::option::of(14_u32..=18),
         bin_dir in prop::option::of("/[a-zA-Z\"\\\\# é]{1,12}"),
         moves: bool,
     ) -> Scaffold {
+        let standbys = u32::try_from(nodes.len() - 1).unwrap();
+        let (durability, acks) = match kind {
+            0 => (Durability::Async, 0),
+            2.. if standbys > 0 => (Durability::Quorum, 1 + (kind + standbys) % standbys),
+            _ => (Durability::Sync, 1),
+        };
         let nodes = nodes.into_iter().enumerate().map(|(i, (node, (a, b)))| (name(&node), format!("10.{i}.{a}.{b}")));
         Scaffold {
             postgres_port,
             agent_port,
-            durability: if sync { Durability::Sync } else { Durability::Async },
+            durability,
+            acks,
             version,
             bin_dir: bin_dir.map(PathBuf::from),
             failover_address: moves.then(|| "192.0.2.1".to_owned()),
@@ -406,6 +414,7 @@ proptest! {
             postgres_port: settings.postgres.port,
             agent_port: settings.agent.port,
             durability: settings.failover.durability,
+            acks: settings.failover.acks,
             version: settings.postgres.version,
             bin_dir: settings.postgres.bin_dir.clone(),
             failover_address: settings.failover_ip.map(|crate::settings::FailoverIpSettings::Script { address, .. }| address),

@@ -61,6 +61,7 @@ fn times(settings: &Settings, reader: &Reader) {
 }
 
 fn durability(settings: &Settings, reader: &Reader) {
+    acks(settings, reader);
     if !settings.failover.strict || reader.is_faulty(&["failover.strict", "failover.durability", "nodes"]) {
         return;
     }
@@ -69,7 +70,7 @@ fn durability(settings: &Settings, reader: &Reader) {
             "failover.strict",
             "false, as durability is \"async\"",
             "true",
-            "remove it, or set durability = \"sync\"",
+            "remove it, or set durability = \"sync\" or \"quorum\"",
         );
     } else if settings.nodes.len() == 1 {
         reader.fault(
@@ -78,6 +79,41 @@ fn durability(settings: &Settings, reader: &Reader) {
             "one, which could never acknowledge a write",
             "add a node, or remove strict",
         );
+    }
+}
+
+/// How many standbys hold each commit, against what there is.
+fn acks(settings: &Settings, reader: &Reader) {
+    let (durability, acks) = (settings.failover.durability, settings.failover.acks);
+    if reader.is_faulty(&["failover.acks", "failover.durability", "nodes"]) {
+        return;
+    }
+    let remove = "remove it, or set durability = \"quorum\"";
+    match durability {
+        Durability::Async if acks > 0 => {
+            reader.fault("failover.acks", "nothing, as durability is \"async\"", acks.to_string(), remove);
+        }
+        Durability::Sync if acks > 1 => {
+            let expected = "1, as durability is \"sync\": one standby guards commits";
+            reader.fault("failover.acks", expected, acks.to_string(), remove);
+        }
+        Durability::Quorum => {
+            // Who may not lead guards nothing, and one of those who may is the primary.
+            let eligible = settings.nodes.values().filter(|node| node.failover).count();
+            let standbys = eligible.saturating_sub(1);
+            if standbys == 0 {
+                let expected = "two nodes at least that may become primary, as durability is \"quorum\"";
+                reader.fault("nodes", expected, eligible.to_string(), "add a node, or remove failover = false");
+            } else if acks as usize > standbys {
+                reader.fault(
+                    "failover.acks",
+                    format!("at most {standbys}, the number of standbys that may guard commits"),
+                    acks.to_string(),
+                    "lower it, or add a node that may become primary",
+                );
+            }
+        }
+        Durability::Async | Durability::Sync => {}
     }
 }
 

@@ -14,6 +14,9 @@ use super::{
 use crate::witness::record::Durability;
 use crate::{Error, Result};
 
+/// More standbys than this never guard a commit.
+const ACKS_MAX: u32 = 64;
+
 /// Whether the files that settings name are looked at, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Files {
@@ -125,9 +128,11 @@ fn agent(section: Section<'_>) -> AgentSettings {
 }
 
 fn failover(section: Section<'_>) -> FailoverSettings {
-    let durabilities = [("sync", Durability::Sync), ("async", Durability::Async)];
+    let durabilities = [("sync", Durability::Sync), ("quorum", Durability::Quorum), ("async", Durability::Async)];
+    let durability = section.choice("durability", &durabilities, Durability::Sync);
     let settings = FailoverSettings {
-        durability: section.choice("durability", &durabilities, Durability::Sync),
+        durability,
+        acks: section.integer("acks", 1..=ACKS_MAX).unwrap_or(u32::from(durability.is_guarded())),
         strict: section.boolean("strict", false),
         heartbeat: section.duration("heartbeat", Duration::from_secs(1)),
         ttl: section.duration("ttl", Duration::from_secs(5)),

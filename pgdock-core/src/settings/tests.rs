@@ -40,6 +40,7 @@ fn defaults_are_filled_in() {
         },
         failover: FailoverSettings {
             durability: Sync,
+            acks: 1,
             strict: false,
             heartbeat: 1s,
             ttl: 5s,
@@ -153,6 +154,7 @@ agent_port = 6101
         },
         failover: FailoverSettings {
             durability: Sync,
+            acks: 1,
             strict: true,
             heartbeat: 500ms,
             ttl: 3s,
@@ -247,7 +249,7 @@ address = "10.0.0.2"
     cluster.toml:11: postgres.settings.Synchronous_Commit: expected on or remote_apply, found "local"; remove it: less would acknowledge commits that a failover loses; a transaction may lower it for itself
     cluster.toml:12: postgres.settings.max_wal_senders: expected at least 10, found "2"; raise or remove it: standbys, their clones and base backups each take one
     cluster.toml:13: postgres.settings.shared_preload_libraries: expected a text, a number, true or false, found a list; write the value in double quotes
-    cluster.toml:15: failover.durabilty: expected a known key, found `durabilty`; did you mean `durability`? known: durability, strict, heartbeat, ttl, lag_bytes_max, stop_budget, rejoin_budget, disk_free_min
+    cluster.toml:15: failover.durabilty: expected a known key, found `durabilty`; did you mean `durability`? known: durability, acks, strict, heartbeat, ttl, lag_bytes_max, stop_budget, rejoin_budget, disk_free_min
     cluster.toml:17: failover.ttl: expected at least three times failover.heartbeat, 6s, found 5s; raise it, or lower failover.heartbeat
     cluster.toml:18: failover.stop_budget: expected a duration such as "200ms", "5s" or "1m30s" (units: ms, s, m, min, h, d), found 10; write it with its unit, as in stop_budget = "10s"
     cluster.toml:19: failover.lag_bytes_max: expected a size such as "64kB" or "16MiB" (units: B, kB, MB, GB, TB and KiB, MiB, GiB, TiB, all powers of 1024), found "16mb"; write it with its unit, as in lag_bytes_max = "16MiB"
@@ -276,8 +278,24 @@ fn times_must_fit_each_other() {
 
 #[test]
 fn strict_needs_sync_and_company() {
-    insta::assert_snapshot!(faults_with("[failover]\nstrict = true\ndurability = \"async\"\n"), @r#"cluster.toml:6: failover.strict: expected false, as durability is "async", found true; remove it, or set durability = "sync""#);
+    insta::assert_snapshot!(faults_with("[failover]\nstrict = true\ndurability = \"async\"\n"), @r#"cluster.toml:6: failover.strict: expected false, as durability is "async", found true; remove it, or set durability = "sync" or "quorum""#);
     insta::assert_snapshot!(faults_with("[failover]\nstrict = true\n"), @"cluster.toml:6: failover.strict: expected at least two nodes, found one, which could never acknowledge a write; add a node, or remove strict");
+}
+
+#[test]
+fn a_quorum_needs_as_many_standbys_as_it_asks_for() {
+    let two = "[nodes.n2]\naddress = \"127.0.0.3\"\n";
+    let faulty = |failover: &str, nodes: &str| faults_with(&format!("{nodes}[failover]\n{failover}\n"));
+    insta::assert_snapshot!(faulty("acks = 2\ndurability = \"quorum\"", two), @"cluster.toml:8: failover.acks: expected at most 1, the number of standbys that may guard commits, found 2; lower it, or add a node that may become primary");
+    insta::assert_snapshot!(faulty("durability = \"quorum\"", ""), @r#"cluster.toml:3: nodes: expected two nodes at least that may become primary, as durability is "quorum", found 1; add a node, or remove failover = false"#);
+    insta::assert_snapshot!(faulty("durability = \"quorum\"", &format!("{two}failover = false\n")), @r#"cluster.toml:3: nodes: expected two nodes at least that may become primary, as durability is "quorum", found 1; add a node, or remove failover = false"#);
+    insta::assert_snapshot!(faulty("acks = 0\ndurability = \"quorum\"", two), @"cluster.toml:8: failover.acks: expected a whole number from 1 to 64, found 0; choose one of these");
+    insta::assert_snapshot!(faulty("acks = 2", two), @r#"cluster.toml:8: failover.acks: expected 1, as durability is "sync": one standby guards commits, found 2; remove it, or set durability = "quorum""#);
+    insta::assert_snapshot!(faulty("acks = 1\ndurability = \"async\"", two), @r#"cluster.toml:8: failover.acks: expected nothing, as durability is "async", found 1; remove it, or set durability = "quorum""#);
+    let text = format!("{SMALLEST}{two}[nodes.n3]\naddress = \"127.0.0.4\"\n[failover]\n");
+    let acks = |more: &str| parse(&format!("{text}{more}"), Path::new("/srv"), Files::Ignored).unwrap().failover.acks;
+    assert_eq!(acks("durability = \"quorum\"\nacks = 2"), 2);
+    assert_eq!((acks("durability = \"quorum\""), acks(""), acks("durability = \"async\"")), (1, 1, 0));
 }
 
 #[test]

@@ -166,14 +166,23 @@ impl Names {
         format!("ANY {} ({})", self.count, names.join(", "))
     }
 
-    /// Reads what [`to_setting`](Self::to_setting) wrote; `None` for anything else.
+    /// The same k of the same members in order, behind a name that nobody has: everybody's place is the second or
+    /// a later one. It asks for no less, and is set for a moment to tell by the places who has read it.
+    pub(crate) fn in_order(&self) -> String {
+        let members: Vec<_> = self.members.iter().map(|m| format!("\"{m}\"")).collect();
+        format!("FIRST {} (\"-\", {})", self.count, members.join(", "))
+    }
+
+    /// Reads what pgdock wrote; `None` for anything else.
     #[must_use]
     pub fn from_setting(text: &str) -> Option<Self> {
         let text = text.trim();
         if text.is_empty() {
             return Some(Self::none());
         }
-        let (count, list) = text.strip_prefix("ANY ")?.split_once(" (")?;
+        // An agent that ended in the midst of a change leaves them in order.
+        let in_order = || text.strip_prefix("FIRST ").filter(|rest| rest.contains("(\"-\", "));
+        let (count, list) = text.strip_prefix("ANY ").or_else(in_order)?.split_once(" (")?;
         let members = list
             .strip_suffix(')')?
             .split(", ")
@@ -297,7 +306,10 @@ mod tests {
             Names { members: both, count: 2 },
             Names { members: BTreeSet::new(), count: 1 },
         ] {
-            assert_eq!(Names::from_setting(&names.to_setting()), Some(names));
+            assert_eq!(Names::from_setting(&names.to_setting()), Some(names.clone()));
+            if !names.members.is_empty() {
+                assert_eq!(Names::from_setting(&names.in_order()), Some(names));
+            }
         }
         assert_eq!(Names::from_setting("ANY 1 (\"n2:0000000a\")").unwrap().count, 1);
         assert_eq!(Names::from_setting("*"), None);

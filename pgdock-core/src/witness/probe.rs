@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use super::record::{Durability, FORMAT};
+use super::record::Durability;
 use super::{Record, Swap, Version, Witness, fresh_nonce};
 use crate::clock::Clock;
 use crate::postgres::lsn::Lsn;
@@ -132,7 +132,7 @@ pub async fn probe(witness: &dyn Witness, clock: &dyn Clock) -> ProbeReport {
 /// A document of no cluster.
 pub(crate) fn scratch_record(heartbeat: u64) -> Record {
     Record {
-        format: FORMAT,
+        format: Durability::Async.format(),
         cluster: "scratch".to_owned(),
         system_identifier: 0,
         term: Term(0),

@@ -11,8 +11,12 @@ use crate::postgres::timeline::{History, TimelineId};
 use crate::term::Term;
 use crate::{Error, NodeName};
 
-/// The format that this version writes. A document of a newer one is refused.
-pub const FORMAT: u32 = 1;
+/// The newest format that this version knows. A document of a newer one is refused. Each document is written
+/// in the oldest format that can say what it says ([`Durability::format`]), so that agents of an earlier version read
+/// what concerns them, and refuse what they would not keep.
+///
+/// 1: the beginning. 2: durability `quorum`.
+pub const FORMAT: u32 = 2;
 
 /// What an acknowledged commit means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +27,27 @@ pub enum Durability {
     /// It is on the primary's disk and on that of the sync set's standby, as long as there is one.
     #[default]
     Sync,
+    /// It is on the primary's disk and on those of so many standbys as the settings ask for, whichever of the sync
+    /// set they are; where fewer serve, of those that do.
+    Quorum,
+}
+
+impl Durability {
+    /// Whether commits wait for standbys, as long as there are any: a takeover then rests on pledges (R4), the
+    /// sync set on the order of its changes (R5), and neither on the end of a right.
+    #[must_use]
+    pub fn is_guarded(self) -> bool {
+        self != Self::Async
+    }
+
+    /// The oldest format that can say it.
+    #[must_use]
+    pub fn format(self) -> u32 {
+        match self {
+            Self::Async | Self::Sync => 1,
+            Self::Quorum => 2,
+        }
+    }
 }
 
 impl std::fmt::Display for Durability {
@@ -30,6 +55,7 @@ impl std::fmt::Display for Durability {
         f.pad(match self {
             Self::Async => "async",
             Self::Sync => "sync",
+            Self::Quorum => "quorum",
         })
     }
 }
@@ -37,7 +63,7 @@ impl std::fmt::Display for Durability {
 /// The document. Every field that a later version adds must have a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The format, [`FORMAT`].
+    /// The format, [`Durability::format`].
     pub format: u32,
     /// The cluster's name.
     pub cluster: String,
@@ -89,6 +115,12 @@ impl Record {
     #[must_use]
     pub fn successor(&self) -> Self {
         Self { heartbeat: self.heartbeat + 1, nonce: String::new(), ..self.clone() }
+    }
+
+    /// The same with another meaning of an acknowledged commit.
+    #[must_use]
+    pub fn with_durability(self, durability: Durability) -> Self {
+        Self { format: durability.format(), durability, ..self }
     }
 
     /// How many members of the sync set a candidate must hear: |D| − a + 1.
@@ -149,5 +181,42 @@ pub(crate) mod millis {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::witness::probe::scratch_record;
+
+    #[test]
+    fn a_document_is_written_in_the_oldest_format_that_can_say_it() {
+        let plain = scratch_record(1);
+        assert_eq!(plain.format, 1);
+        let quorum = plain.with_durability(Durability::Quorum);
+        assert_eq!(quorum.format, 2, "an agent that does not know it must refuse it");
+        assert_eq!(quorum.successor().with_durability(Durability::Sync).format, 1);
+        assert_eq!(Record::decode(&quorum.encode()).unwrap(), quorum);
+    }
+
+    #[test]
+    fn a_document_of_the_first_format_is_read() {
+        let text = r#"{
+            "format": 1, "cluster": "shop", "system_identifier": 7, "term": 3, "leader": "n1", "heartbeat": 10,
+            "nonce": "x", "ttl": 5000, "durability": "sync", "sync_set": ["n2:0000000a"], "acks": 1,
+            "handoff_to": null, "timeline": 2, "leader_lsn": "0/3000148", "members": {"n1": "10.0.0.1:5432"},
+            "paused": false, "history": {"timeline": 2, "forks": []}
+        }"#;
+        let record = Record::decode(text.as_bytes()).unwrap();
+        assert_eq!((record.durability, record.acks, record.pledges_needed()), (Durability::Sync, 1, 1));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let newer = Record { format: FORMAT + 1, ..scratch_record(1) };
+        let error = Record::decode(&newer.encode()).unwrap_err();
+        assert!(error.to_string().contains("newer format") && !error.hints().is_empty(), "{error}");
+        let text = String::from_utf8(scratch_record(1).encode()).unwrap().replace("\"async\"", "\"raft\"");
+        assert!(Record::decode(text.as_bytes()).is_err());
     }
 }

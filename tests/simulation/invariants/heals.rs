@@ -57,8 +57,14 @@ fn complaint(world: &World) -> Option<String> {
     if record.paused {
         return Some("automatic decisions are paused".into());
     }
-    if world.scenario.durability == Durability::Sync && record.sync_set.is_empty() {
+    if world.scenario.durability.is_guarded() && record.sync_set.is_empty() {
         return Some("no standby guards commits".into());
+    }
+    if world.scenario.durability == Durability::Quorum {
+        let eligible = (0..world.nodes.len()).filter(|n| *n != leader && world.scenario.may_lead(*n)).count();
+        if record.sync_set.len() != eligible || record.acks != world.scenario.acks {
+            return Some(format!("{} of {:?} guard commits", record.acks, record.sync_set));
+        }
     }
     let fresh = world.ledger.acked.last().is_some_and(|(id, _)| {
         world.nodes[leader].pg.data.as_ref().is_some_and(|d| d.holds(*id))

@@ -25,6 +25,8 @@ pub(super) enum Check {
     Replica,
     /// `/sync`: is it a standby that holds every acknowledged commit?
     Sync,
+    /// `/quorum`: is it a standby that guards commits, of which each is held by some of those that do?
+    Quorum,
     /// `/read-only`: does it answer queries that only read? A primary does.
     ReadOnly,
     /// `/health`: does PostgreSQL answer?
@@ -35,11 +37,12 @@ pub(super) enum Check {
     Readiness,
 }
 
-pub(super) const CHECKS: [Check; 8] = [
+pub(super) const CHECKS: [Check; 9] = [
     Check::Primary,
     Check::Leader,
     Check::Replica,
     Check::Sync,
+    Check::Quorum,
     Check::ReadOnly,
     Check::Health,
     Check::Liveness,
@@ -53,6 +56,7 @@ impl Check {
             Self::Leader => "/leader",
             Self::Replica => "/replica",
             Self::Sync => "/sync",
+            Self::Quorum => "/quorum",
             Self::ReadOnly => "/read-only",
             Self::Health => "/health",
             Self::Liveness => "/liveness",
@@ -69,7 +73,8 @@ impl Check {
             && match self {
                 Self::Primary | Self::Leader => said.leads(),
                 Self::Replica => said.follows() && lag_max.is_none_or(|max| said.lag_bytes() <= max),
-                Self::Sync => said.follows() && said.in_sync_set(),
+                Self::Sync => said.follows() && said.in_sync_set() && said.all_hold(),
+                Self::Quorum => said.follows() && said.in_sync_set(),
                 Self::ReadOnly | Self::Readiness => said.leads() || said.follows(),
                 Self::Health | Self::Liveness => said.answers(),
             }

@@ -61,7 +61,13 @@ impl Published {
         matches!(self.report.state, State::Running | State::Streaming | State::Following | State::Detached)
     }
 
-    /// Whether every acknowledged commit may count on this standby.
+    /// Whether each acknowledged commit is held by every member of the sync set, rather than by some.
+    #[must_use]
+    pub fn all_hold(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.acks as usize >= record.sync_set.len())
+    }
+
+    /// Whether acknowledged commits count on this standby, among others.
     #[must_use]
     pub fn in_sync_set(&self) -> bool {
         self.report.member().is_some_and(|me| self.record.as_ref().is_some_and(|record| record.sync_set.contains(&me)))

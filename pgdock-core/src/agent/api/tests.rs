@@ -205,7 +205,14 @@ async fn health_checks_follow_role_and_state() {
     assert_eq!(checks(&served, &ALL).await, [503, 503, 200, 200, 200, 200, 200, 200]);
     // Another life of n2 than the one in the sync set.
     served.publish(|p| p.report.incarnation = Some(Incarnation(2)));
-    assert_eq!(checks(&served, &["/replica", "/sync"]).await, [200, 503]);
+    assert_eq!(checks(&served, &["/replica", "/sync", "/quorum"]).await, [200, 503, 503]);
+    // Of two members one holds each commit, be it the other one.
+    served.publish(|p| {
+        p.report.incarnation = Some(Incarnation(1));
+        let other = Member { node: name("n3"), incarnation: Incarnation(1) };
+        p.record.as_mut().unwrap().sync_set.insert(other);
+    });
+    assert_eq!(checks(&served, &["/replica", "/sync", "/quorum"]).await, [200, 503, 200]);
     served.publish(|p| p.report.state = PgState::Starting);
     assert_eq!(checks(&served, &ALL).await, [503, 503, 503, 503, 503, 503, 503, 200]);
 }

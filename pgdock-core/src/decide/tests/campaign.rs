@@ -1,10 +1,11 @@
 use super::support::*;
 use crate::Term;
-use crate::decide::{Action, decide};
+use crate::decide::{Action, Verdict, decide};
 use crate::node::Incarnation;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::TimelineId;
 use crate::view::{Order, View};
+use crate::witness::record::Durability;
 
 fn begins() -> Action {
     Action::Detach { pledge: Some(version()) }
@@ -133,4 +134,40 @@ fn paused_it_campaigns_only_by_order() {
     assert!(!wants(&decide(&view), &begins()));
     view.order = Some(Order::Failover { allow_data_loss: false, deadline: NOW + ms(5000) });
     assert!(wants(&decide(&view), &begins()));
+}
+
+#[test]
+fn a_quorum_is_taken_over_like_any_sync_set() {
+    let mut view = one_of_two();
+    let record = document(&mut view);
+    *record = record.clone().with_durability(Durability::Quorum);
+    assert_eq!(swapped(&decide(&view)), None, "n3 may hold a commit that is nowhere else");
+    peer_report(&mut view, "n3").pledge = Some(pledge("n3", END));
+    assert_eq!(swapped(&decide(&view)).unwrap().leader, Some(name("n2")));
+    // Where each commit is held by both, one of them is enough.
+    peer_report(&mut view, "n3").pledge = None;
+    document(&mut view).acks = 2;
+    assert!(swapped(&decide(&view)).is_some());
+}
+
+#[test]
+fn it_tells_whose_pledge_is_missing() {
+    let mut view = one_of_two();
+    assert!(!tells(&decide(&view), "cannot take over"), "n3 is up, and about to pledge");
+    silence(&mut view, "n3", 5000);
+    detach(&mut view);
+    let d = decide(&view);
+    assert!(tells(&d, "cannot take over") && tells(&d, "answer=1, needed=2, silent=n3"), "{d:?}");
+}
+
+#[test]
+fn an_order_while_paused_names_the_member_that_holds_more() {
+    let mut view = one_of_two();
+    document(&mut view).paused = true;
+    view.order = Some(Order::Failover { allow_data_loss: false, deadline: NOW });
+    peer_report(&mut view, "n3").pledge = Some(pledge("n3", Lsn(1001)));
+    match decide(&view).verdict {
+        Some(Verdict::Failed(why)) => assert!(why.contains("`pgdock failover --to n3`"), "{why}"),
+        other => panic!("{other:?}"),
+    }
 }

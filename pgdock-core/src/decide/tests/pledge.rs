@@ -39,11 +39,15 @@ fn a_candidate_of_another_version_gets_nothing() {
 }
 
 #[test]
-fn nor_does_anybody_outside_the_sync_set_or_paused_pledge() {
+fn nor_does_anybody_outside_the_sync_set_pledge() {
     let mut view = asked();
     document(&mut view).sync_set = members(&["n2"]);
     assert!(!pledges(&view));
+}
+
+#[test]
+fn paused_it_pledges_to_whom_an_operator_told_to_take_over() {
     let mut view = asked();
     document(&mut view).paused = true;
-    assert!(!pledges(&view));
+    assert!(pledges(&view), "nobody campaigns by himself now");
 }

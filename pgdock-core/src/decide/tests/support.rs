@@ -61,6 +61,7 @@ pub(super) fn policy() -> Policy {
     Policy {
         cluster: "main".into(),
         durability: Durability::Sync,
+        acks: 1,
         strict: false,
         heartbeat: ms(1000),
         ttl: ms(5000),

@@ -31,9 +31,9 @@ impl Instance {
         self.memory().settled = None;
         let work = async {
             if names.count > 0 && !names.members.is_empty() {
-                self.write_names(&in_order(names)).await?;
+                self.write_names(&names.in_order()).await?;
                 self.signal_reload().await?;
-                self.await_places(&in_order(names), names, 2).await?;
+                self.await_places(&names.in_order(), names, 2).await?;
             }
             self.write_names(&names.to_setting()).await?;
             self.signal_reload().await?;
@@ -133,10 +133,4 @@ impl Instance {
         let value = text.lines().find_map(|l| l.strip_prefix("synchronous_standby_names = '"))?;
         Names::from_setting(value.strip_suffix('\'')?)
     }
-}
-
-/// The same k of the same members, everybody's place 2 or later.
-fn in_order(names: &Names) -> String {
-    let members: Vec<_> = names.members.iter().map(|m| format!("\"{m}\"")).collect();
-    format!("FIRST {} (\"-\", {})", names.count, members.join(", "))
 }
