@@ -136,6 +136,10 @@ impl World {
             self.network.set_witness(0, false);
             let back = self.between(3 * SECOND, 10 * SECOND);
             self.after(back, Event::Mend(Fault::WitnessCut(0)));
+            // One of the others is cut off as well: it hears the first node, and cannot help it.
+            let deaf = 1 + self.between(0, self.nodes.len() as u64 - 1) as usize;
+            self.network.set_witness(deaf, false);
+            self.after(back, Event::Mend(Fault::WitnessCut(deaf)));
             self.witness.slow = self.chance(0.7);
         }
         let next = self.between(100 * MS, 2 * SECOND);
