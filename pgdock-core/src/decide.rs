@@ -39,6 +39,7 @@ mod swap;
 mod switchover;
 mod sync_set;
 mod sync_target;
+mod tail;
 mod upkeep;
 mod witness_stale;
 
@@ -74,6 +75,7 @@ pub fn decide(view: &View) -> Decision {
     // Who leads.
     leader_stopped::check(view, &mut d);
     promote::check(view, &mut d);
+    tail::take(view, &mut d);
     heir::check(view, &mut d);
     campaign::check(view, &mut d);
     pledge::check(view, &mut d);

@@ -73,6 +73,8 @@ pub enum EventKind {
     Suspected,
     /// PostgreSQL follows another upstream.
     Follow,
+    /// The end of a crashed primary's WAL was taken over from its agent.
+    WalTaken,
     /// The data directory was taken back to the fork.
     Rewound,
     /// The data directory was copied anew.

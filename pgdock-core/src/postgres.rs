@@ -13,5 +13,6 @@ pub mod session;
 pub mod timeline;
 pub mod version;
 pub mod wal_aside;
+pub mod wal_tail;
 
 pub use instance::{Instance, InstanceConfig, Secrets};

@@ -70,7 +70,7 @@ impl Report {
     }
 }
 
-/// What agents ask of each other, and do for each other, where one of them cannot go on alone (R7).
+/// What agents ask of each other, and do for each other, where one of them cannot go on alone (R6, R7).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aid {
     /// It leads, and asks whoever could take over to wait.
@@ -85,6 +85,12 @@ pub struct Aid {
     /// The newest document that it has read, for those who do not reach the witness.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Box<Told>>,
+    /// Its PostgreSQL was primary and crashed: it serves the end of the WAL to an heir before it hands over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Box<Tail>>,
+    /// It has taken the end of the WAL of a primary that crashed: all that it served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<Box<Crash>>,
 }
 
 impl Aid {
@@ -127,6 +133,28 @@ pub struct Relay {
     pub expected: Version,
     /// What to make of it.
     pub next: Record,
+}
+
+/// A crash of a primary's PostgreSQL, told apart from all others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crash {
+    /// Whose PostgreSQL it was.
+    pub node: NodeName,
+    /// The life of its agent.
+    pub session: u64,
+    /// When it was seen, by that node's own clock.
+    pub at: Moment,
+}
+
+/// The end of a crashed primary's WAL, which its agent serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// Who is to take it.
+    pub heir: NodeName,
+    /// Which crash left it.
+    pub crash: Crash,
+    /// The timeline that it lies on.
+    pub timeline: TimelineId,
 }
 
 /// A document that was committed, and its version.

@@ -13,7 +13,7 @@ use crate::clock::Moment;
 use crate::decide::rules::Rules;
 use crate::node::Member;
 use crate::postgres::lsn::Lsn;
-use crate::report::{Plea, Pledge, Report};
+use crate::report::{Crash, Plea, Pledge, Report};
 use crate::witness::record::Durability;
 use crate::{NodeName, Term};
 
@@ -62,6 +62,8 @@ pub struct View {
     pub plea: Option<Plea>,
     /// The promise given last. It need not survive a restart: patience is counted anew then (R3, R7).
     pub promise: Option<Given>,
+    /// The crash of a primary whose last WAL this node has taken.
+    pub took: Option<Crash>,
 }
 
 /// What the operator wants: the part of the settings that decisions rest on.
@@ -178,6 +180,8 @@ pub enum Task {
     Stop,
     /// Reading the configuration again.
     Reload,
+    /// Taking the end of a crashed primary's WAL.
+    TakeTail,
 }
 
 /// What an operator asked of this node. At most one at a time.
@@ -191,6 +195,13 @@ pub enum Order {
         /// The heir, once chosen.
         to: Option<NodeName>,
         /// When it is given up.
+        deadline: Moment,
+    },
+    /// A switchover that is undone: PostgreSQL is started again as a primary, and nothing has changed.
+    UndoSwitchover {
+        /// Why.
+        why: String,
+        /// When it is no longer waited for.
         deadline: Moment,
     },
     /// Become primary, though the rules that guard data do not allow it.
@@ -246,6 +257,7 @@ impl View {
             session: 0,
             plea: None,
             promise: None,
+            took: None,
         }
     }
 

@@ -43,6 +43,10 @@ impl World {
             self.witness_outage();
             return;
         }
+        if self.scenario.crashes_only {
+            self.crash();
+            return;
+        }
         if self.scenario.reckless && self.chance(0.15) {
             self.reckless_failover();
             return;
@@ -120,6 +124,19 @@ impl World {
         self.witness.out = true;
         let back = self.between(500 * MS, 9 * SECOND);
         self.after(back, Event::Mend(Fault::WitnessOut));
+    }
+
+    /// The primary's PostgreSQL crashes, if nothing else is wrong.
+    fn crash(&mut self) {
+        let primaries: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].pg.primary().is_some()).collect();
+        let [primary] = primaries[..] else { return };
+        let streams = |node: usize| {
+            let stream = self.nodes[node].pg.standby().and_then(|s| s.receiver).map(|i| &self.streams[i]);
+            stream.is_some_and(|s| s.primary == primary && s.sends && s.streaming)
+        };
+        if (0..self.nodes.len()).all(|node| node == primary || streams(node)) {
+            self.kill_postgres(primary, true);
+        }
     }
 
     /// A connection of the first node is cut or mended; now and then the one to the witness.

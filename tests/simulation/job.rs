@@ -175,6 +175,7 @@ impl World {
                 let budget = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX);
                 self.stop_in_order(node, step, self.now - job.since >= budget)
             }
+            (Action::TakeTail { tail }, step) => self.take_tail(node, tail, step),
             (Action::Rewind { from, .. }, step) => {
                 let from = self.index(from);
                 self.rewind(node, from, step)

@@ -1,6 +1,7 @@
 //! How a node's data directory is made anew: `pg_rewind`, or a copy of the primary's.
 
 use pgdock_core::Lsn;
+use pgdock_core::report::Tail;
 use pgdock_core::view::Names;
 
 use super::job::Next;
@@ -41,6 +42,42 @@ impl World {
             self.nodes[node].durable.reclone = false;
         }
         Next::Done
+    }
+
+    /// The agent of a primary that crashed sends the WAL that its files hold, and a standby adds it to its own.
+    pub(super) fn take_tail(&mut self, node: usize, tail: &Tail, step: u32) -> Next {
+        let from = self.index(&tail.crash.node);
+        let fsync = self.scenario.fsync;
+        match step {
+            // There and back, and to disk.
+            0 => Next::Step(
+                self.network.delay(&mut self.rng) + self.network.delay(&mut self.rng) + self.between(200, fsync),
+            ),
+            _ => {
+                let (source, open) = (&self.nodes[from], self.network.agents(from, node));
+                let serves = source.host_up
+                    && source.paused_until.max(source.agent_paused_until) <= self.now
+                    && source.agent.as_ref().is_some_and(|a| a.view.session == tail.crash.session)
+                    && !source.pg.runs();
+                let (Some(theirs), Some(mine)) = (&source.pg.data, &self.nodes[node].pg.data) else {
+                    return Next::Done;
+                };
+                let receives = self.nodes[node].pg.standby().is_none_or(|s| s.receiver.is_some());
+                let fits = theirs.history == mine.history && theirs.wal.starts_with(&mine.wal);
+                if !serves || !open || !self.network.agents(node, from) || receives || !fits {
+                    return Next::Done;
+                }
+                let rest = theirs.wal[mine.wal.len()..].to_vec();
+                self.note("tail", node, || format!("{} records of n{}", rest.len(), from + 1));
+                if let Some(data) = &mut self.nodes[node].pg.data {
+                    data.wal.extend(rest);
+                }
+                if let Some(agent) = &mut self.nodes[node].agent {
+                    agent.view.took = Some(tail.crash.clone());
+                }
+                Next::Done
+            }
+        }
     }
 
     fn reaches(&self, node: usize, from: usize) -> bool {

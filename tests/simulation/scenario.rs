@@ -60,6 +60,8 @@ pub struct Scenario {
     pub flaps: bool,
     /// Nothing goes wrong but that the witness answers nobody now and then.
     pub outages_only: bool,
+    /// Nothing goes wrong but that the primary's PostgreSQL crashes now and then, while the others stream.
+    pub crashes_only: bool,
     /// The priorities of the nodes.
     pub priorities: Vec<u32>,
     /// Whether the last of three nodes or more may lead.
@@ -101,8 +103,23 @@ impl Scenario {
             reload_lag: if rng.random_bool(0.5) { 5 * MS } else { 900 * MS },
             operator: if rng.random_bool(0.4) { 0.0 } else { rng.random_range(0.0..0.5) },
             write_every: rng.random_range(15..60) * MS,
+            crashes_only: false,
         };
-        if durability == Durability::Sync { drawn.maybe_quorum() } else { drawn }
+        match durability {
+            Durability::Async => drawn.maybe_crashes(),
+            _ => drawn.maybe_quorum(),
+        }
+    }
+
+    /// In some of the runs in `async` nothing happens but crashes.
+    fn maybe_crashes(mut self) -> Self {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0xc4a5);
+        if !self.outages_only && rng.random_bool(0.1) {
+            self.crashes_only = true;
+            (self.loss, self.witness_trouble, self.operator) = (0.0, 0.0, 0.0);
+            (self.reckless, self.last_may_lead) = (false, true);
+        }
+        self
     }
 
     /// Some of the runs in `sync` become runs in `quorum`, of up to five nodes.

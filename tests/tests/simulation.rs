@@ -21,7 +21,7 @@ const SEEDS_FOR_MUTATION: u64 = 12_000;
 const TAIL: usize = 120;
 
 /// The rules, with the invariants that may break first without them.
-const MUTATIONS: [(Rule, &str, &[&str]); 21] = [
+const MUTATIONS: [(Rule, &str, &[&str]); 22] = [
     (Rule::Settle, "Settle", &["sync_set", "acknowledged_survives", "one_speaker"]),
     (Rule::StartInRecovery, "StartInRecovery", &["terms", "one_right", "right_ended", "one_speaker", "deposed"]),
     (Rule::Expire, "Expire", &["right_ended", "one_right"]),
@@ -34,6 +34,7 @@ const MUTATIONS: [(Rule, &str, &[&str]); 21] = [
     (Rule::NamesAfterDocument, "NamesAfterDocument", &["sync_set", "acknowledged_survives", "one_speaker"]),
     (Rule::Barrier, "Barrier", &["sync_set", "acknowledged_survives"]),
     (Rule::HoldShutdown, "HoldShutdown", &["acknowledged_survives"]),
+    (Rule::ServeTail, "ServeTail", &["acknowledged_survives"]),
     (Rule::OutliveOutage, "OutliveOutage", &["outage"]),
     (Rule::PromiseOfAll, "PromiseOfAll", &["one_right", "one_speaker", "right_ended"]),
     (Rule::CountFromPlea, "CountFromPlea", &["one_right", "one_speaker", "right_ended"]),

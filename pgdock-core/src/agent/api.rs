@@ -34,6 +34,7 @@ mod order;
 mod page;
 mod serve;
 mod state;
+pub(in crate::agent) mod wal;
 
 pub use feed::RoleChange;
 pub use order::OrderRequest;
@@ -72,7 +73,7 @@ pub fn router(state: ApiState, shutdown: CancellationToken) -> Router {
         state,
         shutdown,
     };
-    let mut guarded = Router::new().route("/v1/reports", get(reports));
+    let mut guarded = Router::new().route("/v1/reports", get(reports)).route("/v1/wal", get(wal::wal));
     for name in OrderRequest::NAMES {
         let handler = move |State(shared): State<Shared>, body: Bytes| async move { order(name, shared, body).await };
         guarded = guarded.route(&format!("/v1/{name}"), post(handler));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use rustls::ClientConfig;
@@ -12,10 +12,13 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::api::{NodeStatus, OrderAnswer, OrderRequest, Outcome};
+use super::api::{NodeStatus, OrderAnswer, OrderRequest, Outcome, wal};
 use super::dial::{DialError, Target, dial, request};
 use crate::decide::action::Verdict;
 use crate::event::Event;
+use crate::postgres::lsn::Lsn;
+use crate::postgres::timeline::TimelineId;
+use crate::postgres::wal_tail::WalTail;
 use crate::{Error, ErrorKind, Result};
 
 /// How long an agent may take to answer a reading call.
@@ -81,6 +84,27 @@ impl AgentClient {
         }
     }
 
+    /// The WAL that a crashed primary of this agent's ends with, from the page on that holds `from`. At most `limit`
+    /// bytes, within `budget`.
+    ///
+    /// # Errors
+    /// `Invalid` when the agent serves none, or not so much; `Unavailable` when it does not answer.
+    pub(in crate::agent) async fn wal_tail(
+        &self,
+        timeline: TimelineId,
+        from: Lsn,
+        limit: usize,
+        budget: Duration,
+    ) -> Result<WalTail> {
+        let path = wal::path(timeline, from, limit);
+        let (status, headers, bytes) = self.exchange(Method::GET, &path, Bytes::new(), budget, wal::BYTES_MAX).await?;
+        let start = headers.get(wal::START).and_then(|value| value.to_str().ok()?.parse().ok());
+        match (status, start) {
+            (StatusCode::OK, Some(start)) => Ok(WalTail { start, bytes: bytes.into() }),
+            _ => Err(self.unexpected(status, &bytes)),
+        }
+    }
+
     /// Gives an order, and waits until it ended, but no longer than `deadline` from now.
     ///
     /// # Errors
@@ -121,6 +145,18 @@ impl AgentClient {
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes, budget: Duration) -> Result<(StatusCode, Bytes)> {
+        let (status, _, body) = self.exchange(method, path, body, budget, ANSWER_MAX).await?;
+        Ok((status, body))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        budget: Duration,
+        answer_max: usize,
+    ) -> Result<(StatusCode, HeaderMap, Bytes)> {
         let address = &self.target.address;
         let changes = method != Method::GET;
         let request = request(method, &self.target, path, self.token.as_ref(), body)?;
@@ -139,9 +175,9 @@ impl AgentClient {
         };
         let exchange = async {
             let response = connection.sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await?.to_bytes();
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status, body))
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, answer_max).collect().await?.to_bytes();
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>((head.status, head.headers, body))
         };
         let lost = |error: Error| if changes { error.outcome_unknown() } else { error };
         match tokio::time::timeout(budget, exchange).await {

@@ -184,8 +184,9 @@ impl Driver {
             }
             self.look_after_deadman().await;
             self.step();
-            if self.parting.is_some() && (self.view.order.is_none() || self.parting.is_some_and(|t| self.view.now >= t))
-            {
+            // One that could not be handed over is not started again for a moment.
+            let ended = matches!(self.view.order, None | Some(Order::UndoSwitchover { .. }));
+            if self.parting.is_some_and(|t| ended || self.view.now >= t) {
                 break;
             }
         }

@@ -3,18 +3,26 @@
 //! Each function here does one action of [`decide`](crate::decide) from beginning to end, and writes down
 //! what must survive a crash before it relies on it. A function may be cancelled at any await.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::api::wal;
+use crate::agent::client::AgentClient;
 use crate::agent::state::StateFile;
 use crate::decide::Action;
 use crate::postgres::instance::{Detached, Instance};
-use crate::report::Pledge;
+use crate::report::{Crash, Pledge, Tail};
 use crate::settings::Settings;
 use crate::{Error, Lsn, NodeName, Result, Role, Term};
 
 /// How long a copy may take: only so that it ends some time. What is slow here is the size.
 const COPY_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How long it may take to receive the end of a crashed primary's WAL. The primary waits a little longer.
+const TAIL_LIMIT: Duration = Duration::from_millis(1500);
+/// How much more of it than `lag_bytes_max` is taken: what was written since the primary last told where it was.
+const TAIL_SLACK_BYTES: usize = 64 << 20;
 
 /// What an action on PostgreSQL leaves behind for the view.
 #[derive(Debug)]
@@ -23,6 +31,8 @@ pub(crate) enum Left {
     Nothing,
     /// The position of a barrier for the present names.
     Barrier(Lsn),
+    /// The end of the WAL that this crash left was taken.
+    Tail(Crash),
 }
 
 /// What works on PostgreSQL.
@@ -31,6 +41,8 @@ pub(crate) struct Hands {
     pub(crate) instance: Arc<Instance>,
     pub(crate) state: Arc<StateFile>,
     pub(crate) settings: Arc<Settings>,
+    /// The agents of the other nodes.
+    pub(crate) peers: BTreeMap<NodeName, AgentClient>,
 }
 
 impl Hands {
@@ -74,6 +86,10 @@ impl Hands {
                 }
             }
             Action::Reload => instance.reload().await?,
+            Action::TakeTail { tail } => {
+                self.take_tail(&tail).await?;
+                return Ok(Left::Tail(tail.crash));
+            }
             other => return Err(Error::internal(format!("not an action on PostgreSQL: {other:?}"))),
         }
         Ok(Left::Nothing)
@@ -135,6 +151,25 @@ impl Hands {
                 Err(error)
             }
         }
+    }
+
+    /// Takes the end of the WAL of a primary that crashed, and puts it where recovery finds it.
+    async fn take_tail(&self, tail: &Tail) -> Result<()> {
+        let from = &tail.crash.node;
+        let peer =
+            self.peers.get(from).ok_or_else(|| Error::invalid(format!("there is no such member. node={from}")))?;
+        let held = self.instance.held_wal().await?;
+        if held.timeline != tail.timeline {
+            return Err(Error::not_ready(format!(
+                "this standby is on another timeline. timeline={}, served={}",
+                held.timeline, tail.timeline
+            )));
+        }
+        let limit = usize::try_from(self.settings.failover.lag_bytes_max).unwrap_or(usize::MAX);
+        let limit = limit.saturating_add(TAIL_SLACK_BYTES).min(wal::BYTES_MAX);
+        let served = peer.wal_tail(tail.timeline, held.flushed, limit, TAIL_LIMIT).await?;
+        tracing::info!(%from, held = %held.flushed, end = %served.end(), "the end of the WAL was received");
+        self.instance.add_wal(held, served).await
     }
 
     /// A data directory is only worked on while no process of it is left.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::api::{self, ApiState, ServeConfig};
+use crate::agent::client::AgentClient;
 use crate::agent::deadman::{Deadman, DeadmanConfig};
 use crate::agent::driver::{Driver, Parts};
 use crate::agent::hands::Hands;
@@ -274,10 +275,18 @@ impl Agent {
             token: self.secrets.agent_token.clone(),
             clock: Arc::clone(&self.clock),
             beat: settings.agent.beat,
+            home: node.home.clone(),
         };
         let router = api::router(state, end.clone());
         let served = tokio::spawn(api::serve(listener, server, router, ServeConfig::default(), end.clone()));
         let others = settings.nodes.iter().filter(|(name, _)| **name != self.node);
+        let peer_agents = others
+            .clone()
+            .map(|(name, n)| {
+                let agent = AgentClient::new(&host_port(&n.address, n.agent_port), Arc::clone(&client))?;
+                Ok((name.clone(), agent.with_token(self.secrets.agent_token.clone())))
+            })
+            .collect::<Result<_>>()?;
         let _links = peers::spawn(
             PeersConfig {
                 cluster: settings.cluster.name.clone(),
@@ -291,7 +300,7 @@ impl Agent {
         )?;
         drop(heard);
 
-        let hands = Arc::new(Hands { instance, state: durable, settings });
+        let hands = Arc::new(Hands { instance, state: durable, settings, peers: peer_agents });
         let parts = Parts {
             clock: self.clock,
             witness: self.witness,

@@ -38,7 +38,8 @@ impl Switchover {
             None => None,
         };
         let leader = cluster.leader().await?;
-        let wait = cluster.settings().failover.stop_budget * 2 + Duration::from_secs(5);
+        // One that is undone ends when the old primary is back.
+        let wait = cluster.settings().failover.stop_budget * 2 + QUICK * 2;
         cluster.order(&leader, OrderRequest::Switchover { to: to.clone() }, wait).await?;
         match to {
             Some(heir) => Ok(heir),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::TimelineId;
-use crate::report::{Plea, Relay};
+use crate::report::{Plea, Relay, Tail};
 use crate::view::{Given, Names, Task};
 use crate::witness::{Record, Version};
 use crate::{NodeName, Term};
@@ -95,6 +95,11 @@ pub enum Action {
     },
     /// Read the configuration again.
     Reload,
+    /// Take the end of a crashed primary's WAL from its agent, and put it where recovery finds it.
+    TakeTail {
+        /// What is served.
+        tail: Tail,
+    },
     /// Make pgdock's roles and the application's database in a new cluster.
     EnsureRoles,
     /// Make the slots of members that have none, drop those of nobody.
@@ -152,6 +157,7 @@ impl Action {
             Self::TakeBarrier { .. } => Task::TakeBarrier,
             Self::Stop { .. } => Task::Stop,
             Self::Reload => Task::Reload,
+            Self::TakeTail { .. } => Task::TakeTail,
             Self::ReadWitness
             | Self::SwapWitness { .. }
             | Self::RelaySwap { .. }
@@ -191,6 +197,8 @@ pub struct Decision {
     pub promise: Option<Given>,
     /// The swap that it asks others to make.
     pub relay: Option<Relay>,
+    /// The end of the WAL that this node serves to an heir.
+    pub tail: Option<Tail>,
     /// What became of the operator's order, once something did.
     pub verdict: Option<Verdict>,
     /// The stage that the order has reached, if it changed.

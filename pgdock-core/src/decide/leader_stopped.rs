@@ -1,13 +1,18 @@
 //! The leader's PostgreSQL does not run: hand over, or start it again in place.
 
-use super::action::{Action, Decision, Verdict};
+use std::time::Duration;
+
+use super::action::{Action, Decision};
 use super::rules::Rule;
-use super::{candidate, swap};
+use super::{candidate, swap, tail};
 use crate::node::Member;
 use crate::report::Report;
 use crate::view::{Order, Postgres, Stopped, View};
 use crate::witness::Record;
 use crate::witness::record::Durability;
+
+/// How long after its deadline a switchover's undoing is waited for: until PostgreSQL has recovered.
+const UNDO_BUDGET: Duration = Duration::from_secs(60);
 
 pub(super) fn check(view: &View, d: &mut Decision) {
     let (true, Postgres::Stopped(stopped), Some(record)) =
@@ -35,11 +40,14 @@ pub(super) fn check(view: &View, d: &mut Decision) {
                 } else {
                     "the primary did not stop in time and was killed".to_owned()
                 };
-                d.verdict = Some(Verdict::Failed(format!("{why}; the old primary goes on")));
+                d.order = Some(Order::UndoSwitchover { why, deadline: *deadline + UNDO_BUDGET });
+                start_in_place(view, d, stopped);
             }
             return;
         }
         Some(Order::Restart { .. }) => {}
+        // Killed on purpose, it is no crash. One that does not start again is.
+        Some(Order::UndoSwitchover { .. }) if view.local.start_failures < 2 => {}
         _ => {
             let crashed = stopped.ended_at.is_some() && !stopped.clean;
             let broken = view.local.start_failures >= 2;
@@ -47,6 +55,9 @@ pub(super) fn check(view: &View, d: &mut Decision) {
                 && !record.paused
                 && let Some(successor) = successor(view, record, stopped)
             {
+                if tail::serve(view, d, &successor, stopped) {
+                    return;
+                }
                 let heir = match successor {
                     Successor::Heir(report) => Some(&report.node),
                     Successor::MostAdvanced => None,
@@ -66,7 +77,7 @@ fn holds_shutdown(heir: &Report, stopped: &Stopped) -> bool {
 
 /// Who is to take over from a primary that crashed. No process of it is left, so nobody receives anything
 /// any more.
-enum Successor<'a> {
+pub(super) enum Successor<'a> {
     /// This one.
     Heir(&'a Report),
     /// Whoever of the sync set turns out to hold the most.
@@ -93,7 +104,7 @@ fn successor<'a>(view: &'a View, record: &Record, stopped: &Stopped) -> Option<S
         }
         Durability::Async => candidates
             .filter(|r| stopped.flushed.ahead_of(r.flushed) <= view.policy.lag_bytes_max)
-            .max_by_key(|r| candidate::of_report(view, r))
+            .max_by_key(|r| (tail::taken_by(view, r, stopped), candidate::of_report(view, r)))
             .map(Successor::Heir),
     }
 }

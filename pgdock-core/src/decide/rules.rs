@@ -28,6 +28,8 @@ pub enum Rule {
     Barrier,
     /// R6: who hands over has stopped, and its heir holds the shutdown checkpoint.
     HoldShutdown,
+    /// R6: in `async` an heir has the last of a crashed primary's WAL before it is named.
+    ServeTail,
     /// R7: while the sync set streams, the right does not end for want of a witness.
     OutliveOutage,
     /// R7: the right outlives an outage in `async` only if everybody who could take over has promised not to.

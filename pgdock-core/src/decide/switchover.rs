@@ -4,13 +4,35 @@ use std::time::Duration;
 
 use super::action::{Action, Decision, Verdict};
 use super::operator;
+use crate::clock::Moment;
 use crate::view::{Order, Postgres, View};
 use crate::{NodeName, Role};
 
 /// How far behind the heir may be when the old primary is told to stop, in bytes.
 const LAG_BYTES_MAX: u64 = 16 << 20;
 
+/// A switchover that is undone has ended once the old primary is one again.
+fn undone(view: &View, d: &mut Decision, why: &str, deadline: Moment) {
+    d.watchful = true;
+    let end = if !view.am_leader() {
+        "and the lead was lost meanwhile"
+    } else if matches!(view.local.postgres, Postgres::Primary(_)) && view.has_right() {
+        "the old primary goes on, and nothing has changed"
+    } else if view.local.start_failures >= 2 {
+        "and it does not start again"
+    } else if view.now >= deadline {
+        "and the old primary is not back yet"
+    } else {
+        return;
+    };
+    d.verdict = Some(Verdict::Failed(format!("{why}; {end}")));
+}
+
 pub(super) fn check(view: &View, d: &mut Decision) {
+    if let Some(Order::UndoSwitchover { why, deadline }) = &view.order {
+        undone(view, d, why, *deadline);
+        return;
+    }
     let Some(Order::Switchover { to, deadline }) = &view.order else { return };
     d.watchful = true;
     // The heir leads: done.

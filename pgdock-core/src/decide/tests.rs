@@ -25,6 +25,7 @@ mod standby_not_following;
 mod standby_stopped;
 mod switchover;
 mod sync_set;
+mod tail;
 mod upkeep;
 mod witness_stale;
 

@@ -42,12 +42,14 @@ mod rewind;
 mod roles;
 mod run;
 mod slots;
+mod tail;
 
 pub use copy::Progress;
 pub use data_dir::{DataDir, Inspection};
 pub use follow::Detached;
 pub use layout::Layout;
 pub use observe::Observation;
+pub use tail::HeldWal;
 
 /// What an [`Instance`] is made of.
 #[derive(Clone, Debug)]

@@ -66,6 +66,8 @@ impl View {
             promise: self.bound().map(|given| given.promise.clone()),
             relay: d.relay.clone().map(Box::new),
             document: told.map(|s| Box::new(Told { record: s.record.clone(), version: s.version.clone() })),
+            tail: d.tail.clone().map(Box::new),
+            took: self.took.clone().map(Box::new),
         }
     }
 

@@ -1,4 +1,5 @@
-//! `sync`: what was acknowledged is in the WAL of every later leader.
+//! What was acknowledged is in the WAL of every later leader: in `sync`, and in `async` where nothing is lost but a
+//! server's processes.
 
 use crate::simulation::world::World;
 

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use pgdock_core::ErrorKind;
 use pgdock_core::witness::record::Durability;
+use pgdock_core::{Error, ErrorKind};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{SOON, nothing_lost, on, options, said, writer};
 
@@ -101,6 +102,42 @@ async fn nothing_fails_over_while_paused() {
         writer.goes_on(SOON).await?;
         let acks = writer.stop().await;
         nothing_lost(cluster, &acks).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_overruns_its_budget_is_rolled_back() {
+    let mut options = options(210, 3, Durability::Sync);
+    options.extra.entry("failover").or_default().push_str("\nstop_budget = \"2s\"");
+    on(options, async |cluster| {
+        let primary = cluster.settled(SOON).await?;
+        let writer = writer(cluster).await?;
+        let before = cluster.cluster.document().await?.expect("the cluster was founded");
+        let postmaster = cluster.postmaster_pid(&primary);
+        // A backend that does not run cannot end, and the postmaster waits for it.
+        let client = cluster.route()?.connect().await?;
+        let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
+        let backend: i32 = row.map_err(|e| Error::unavailable("a statement failed").because(e))?.get(0);
+        kill_process(Pid::from_raw(backend).expect("a pid"), Signal::STOP).expect("it can be stopped");
+
+        let failed = cluster.pgdock(&["switchover"]).await?;
+        assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+        assert!(said(&failed).contains("the old primary goes on, and nothing has changed"), "{}", said(&failed));
+        assert_ne!(cluster.postmaster_pid(&primary), postmaster, "it had to be killed");
+
+        writer.goes_on(SOON).await?;
+        assert_eq!(cluster.settled(SOON).await?, primary);
+        let after = cluster.cluster.document().await?.expect("the cluster was founded");
+        assert_eq!((after.term, after.leader.as_ref()), (before.term, Some(&primary)));
+        assert_eq!(after.history.timeline, before.history.timeline);
+        let acks = writer.stop().await;
+        nothing_lost(cluster, &acks).await?;
+
+        // Nothing stands in the way of the next one.
+        let done = cluster.pgdock(&["switchover"]).await?;
+        assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+        cluster.settled(SOON).await.map(drop)
     })
     .await;
 }

@@ -1,5 +1,6 @@
 //! What the API server and the agent's loop tell each other.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ pub struct ApiState {
     pub clock: Arc<dyn Clock>,
     /// How often peers hear of this node, at least.
     pub beat: Duration,
+    /// The node's own folder.
+    pub home: PathBuf,
 }
 
 /// An order on its way to the loop.

@@ -13,13 +13,14 @@ use super::*;
 use crate::agent::client::AgentClient;
 use crate::agent::dial::{Connection, Target, dial, request};
 use crate::agent::tls::tests::TestAuthority;
+use crate::clock::Moment;
 use crate::clock::{Clock, ManualClock};
 use crate::decide::action::Verdict;
 use crate::event::{EventKind, EventLog};
 use crate::node::{Incarnation, Member};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::{History, TimelineId};
-use crate::report::{Report, State as PgState};
+use crate::report::{Crash, Report, State as PgState, Tail};
 use crate::witness::Record;
 use crate::witness::record::{Durability, FORMAT};
 use crate::{ErrorKind, NodeName, Role, Term};
@@ -92,7 +93,7 @@ pub(in crate::agent) struct Served {
     state: ApiState,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Served {
@@ -127,10 +128,11 @@ impl Served {
             token: SecretString::from(TOKEN),
             clock: clock.clone(),
             beat: Duration::from_millis(20),
+            home: dir.path().to_owned(),
         };
         let router = router(state.clone(), shutdown.clone());
         let server = tokio::spawn(serve(listener, authority.server(&["127.0.0.1"]), router, config, shutdown.clone()));
-        Self { address, authority, published, clock, orders: taken, events, state, shutdown, server, _dir: dir }
+        Self { address, authority, published, clock, orders: taken, events, state, shutdown, server, dir }
     }
 
     /// Ends the server, and yields what a new one at the same place needs.
@@ -461,4 +463,40 @@ async fn a_connection_without_a_request_is_closed() {
         }
     };
     tokio::time::timeout(PATIENCE, closed).await.expect("it is closed");
+}
+
+#[tokio::test]
+async fn wal_is_served_to_an_heir_alone_and_only_after_a_crash() {
+    let served = Served::start(Role::Unknown).await;
+    let wal = served.dir.path().join("data/pg_wal");
+    std::fs::create_dir_all(&wal).unwrap();
+    // One segment with one page, on timeline 3.
+    let mut page = vec![7u8; 8192];
+    page[..40].fill(0);
+    page[4..8].copy_from_slice(&3u32.to_ne_bytes());
+    page[8..16].copy_from_slice(&(1u64 << 20).to_ne_bytes());
+    page[32..36].copy_from_slice(&(1u32 << 20).to_ne_bytes());
+    page[36..40].copy_from_slice(&8192u32.to_ne_bytes());
+    let mut segment = page.clone();
+    segment.resize(1 << 20, 0);
+    std::fs::write(wal.join("000000030000000000000001"), segment).unwrap();
+
+    let from = Lsn((1 << 20) + 100);
+    let path = super::wal::path(TimelineId(3), from, 1 << 20);
+    assert_eq!(served.get(&path).await.0, 401);
+    let (code, body) = served.send(Method::GET, &path, Some(TOKEN), "").await;
+    assert!(code == 409 && body.contains("serves no WAL"), "{code} {body}");
+
+    served.publish(|p| {
+        let crash = Crash { node: name("n1"), session: 1, at: Moment::default() };
+        p.report.aid.tail = Some(Box::new(Tail { heir: name("n2"), crash, timeline: TimelineId(3) }));
+    });
+    let tail = served.client().wal_tail(TimelineId(3), from, 1 << 20, PATIENCE).await.unwrap();
+    assert_eq!((tail.start, tail.bytes), (Lsn(1 << 20), page));
+    let error = served.client().wal_tail(TimelineId(3), from, 100, PATIENCE).await.unwrap_err();
+    assert!(error.to_string().contains("more WAL than"), "{error}");
+    let error = served.client().wal_tail(TimelineId(3), Lsn(9 << 20), 1 << 20, PATIENCE).await.unwrap_err();
+    assert!(error.to_string().contains("no WAL at this position"), "{error}");
+    let (code, body) = served.send(Method::GET, "/v1/wal?timeline=3&from=here", Some(TOKEN), "").await;
+    assert!(code == 400 && body.contains("`from`"), "{code} {body}");
 }

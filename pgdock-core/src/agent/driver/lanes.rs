@@ -128,6 +128,9 @@ impl Driver {
                 if let (Left::Barrier(lsn), Some(names)) = (left, self.view.local.postgres.names()) {
                     self.view.barrier = Some(Barrier { names: names.clone(), lsn: *lsn });
                 }
+                if let Left::Tail(crash) = left {
+                    self.view.took = Some(crash.clone());
+                }
                 let kind = match task {
                     Task::Fence => Some(EventKind::Fenced),
                     Task::Clone => Some(EventKind::Cloned),
@@ -135,6 +138,7 @@ impl Driver {
                     Task::Attach => Some(EventKind::Follow),
                     Task::StartStandby | Task::StartPrimary => Some(EventKind::PostgresStarted),
                     Task::Bootstrap => Some(EventKind::Bootstrap),
+                    Task::TakeTail => Some(EventKind::WalTaken),
                     _ => None,
                 };
                 if let Some(kind) = kind {
@@ -293,5 +297,6 @@ fn words(task: Task) -> &'static str {
         Task::TakeBarrier => "taking a barrier",
         Task::Stop => "stopping",
         Task::Reload => "reloading",
+        Task::TakeTail => "taking the crashed primary's last WAL",
     }
 }

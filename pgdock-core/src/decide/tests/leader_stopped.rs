@@ -38,6 +38,9 @@ fn a_crash_with_a_wide_sync_set_names_no_heir_since_reports_may_be_old() {
 #[test]
 fn in_async_it_hands_over_to_the_most_advanced_that_is_near_enough() {
     let mut view = asynchronous(crashed());
+    // Nobody took the end of the WAL in time.
+    view.local.postgres = Postgres::Stopped(crate::view::Stopped { ended_at: Some(ago(2000)), ..stopped(false) });
+    view.right.as_mut().unwrap().sent_at = ago(2100);
     peer_report(&mut view, "n2").flushed = Lsn(950);
     assert_eq!(swapped(&decide(&view)).unwrap().handoff_to, Some(name("n3")));
     for peer in ["n2", "n3"] {
@@ -94,7 +97,34 @@ fn a_switchover_is_undone_if_the_heir_does_not_catch_up_or_the_stop_was_not_clea
     killed.local.postgres = Postgres::Stopped(stopped(false));
     for view in [late, killed] {
         let d = decide(&view);
-        assert!(matches!(&d.verdict, Some(Verdict::Failed(why)) if why.contains("the old primary goes on")), "{d:?}");
-        assert_eq!(swapped(&d), None);
+        assert!(matches!(&d.order, Some(Order::UndoSwitchover { .. })) && d.verdict.is_none(), "{d:?}");
+        assert_eq!(swapped(&d).unwrap().leader, Some(name("n1")), "it renews its right, to start again");
     }
+}
+
+#[test]
+fn a_switchover_that_is_undone_starts_the_primary_again_and_hands_nothing_over() {
+    let mut view = crashed();
+    view.order = Some(Order::UndoSwitchover { why: "it hung".into(), deadline: NOW + ms(60_000) });
+    let d = decide(&view);
+    assert_eq!(swapped(&d).unwrap().leader, Some(name("n1")), "it renews, and is no heir's");
+    view.right.as_mut().unwrap().sent_at = ago(5);
+    assert!(wants(&decide(&view), &Action::StartPrimary));
+    // One that does not start any more is a crash like any other.
+    view.local.start_failures = 2;
+    let d = decide(&view);
+    assert!(matches!(&d.verdict, Some(Verdict::Failed(why)) if why.contains("does not start again")), "{d:?}");
+    assert_eq!(swapped(&d).unwrap().handoff_to, Some(name("n2")));
+}
+
+#[test]
+fn an_undone_switchover_ends_when_the_primary_is_back() {
+    let mut view = leader();
+    view.order = Some(Order::UndoSwitchover { why: "it hung".into(), deadline: NOW + ms(60_000) });
+    let d = decide(&view);
+    assert!(
+        matches!(&d.verdict, Some(Verdict::Failed(why)) if why.contains("it hung; the old primary goes on")),
+        "{d:?}"
+    );
+    assert!(!d.actions.iter().any(|a| matches!(a, Action::Stop { .. })));
 }
