@@ -60,7 +60,7 @@ async fn main() -> Result<()> {
             footprint = idle(&cluster, Duration::from_secs(args.idle_seconds)).await;
         }
         let both = match durability {
-            Durability::Sync => "kill -9 of agent and postmaster",
+            Durability::Sync | Durability::Quorum => "kill -9 of agent and postmaster",
             Durability::Async => "kill -9 of agent and postmaster (ttl 5 s)",
         };
         let faults = [

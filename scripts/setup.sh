@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh           find what is needed; install what is missing where apt can (Debian, Ubuntu)
 #   scripts/setup.sh --check   only report: ends with 1 if something is missing
-#   scripts/setup.sh --tests   also what inflicts faults in tests: networks, packet filters and clocks of their own
+#   scripts/setup.sh --tests   also what only tests need: etcd, and networks, packet filters and clocks of their own
 #
 # PGDOCK_BIN_DIR=DIR names the folder of PostgreSQL's programs, where it is none of the usual ones.
 #
@@ -313,6 +313,25 @@ faults() {
     fi
 }
 
+# The etcd that the witness of that kind is tried on. Debian's package starts one for itself: it is told not to.
+etcd_programs() {
+    for need in etcd:etcd-server etcdctl:etcd-client; do
+        program=${need%%:*}
+        package=${need#*:}
+        if ! have "$program" && can_install; then
+            as_root mkdir -p /etc/systemd/system
+            [ -e /etc/systemd/system/etcd.service ] || as_root ln -s /dev/null /etc/systemd/system/etcd.service
+            apt_install "$package"
+        fi
+        if have "$program"; then
+            found "$program" "$(command -v "$program")"
+        else
+            lacking "$program" "for tests of the etcd witness"
+            how "$package" etcd etcd etcd etcd etcd
+        fi
+    done
+}
+
 faketime() {
     for file in /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib64/faketime/libfaketimeMT.so.1 /usr/lib/faketime/libfaketimeMT.so.1; do
         [ -e "$file" ] && return 0
@@ -327,6 +346,7 @@ rust
 postgresql
 if [ "$tests" = yes ]; then
     faults
+    etcd_programs
 fi
 if [ "$missing" -gt 0 ]; then
     echo "setup: $missing missing; see above" >&2

@@ -1,6 +1,6 @@
 //! Real PostgreSQL, real agents as processes, on loopback addresses.
 
-mod bare;
+pub(crate) mod bare;
 mod cluster;
 mod probe;
 mod processes;

@@ -111,7 +111,7 @@ impl ClusterBuilder {
         };
         let witness = match self.witness {
             Some(witness) => witness,
-            None => witness::open(&settings.witness.url, &settings.dir, &settings.cluster.name)?,
+            None => witness::open(&settings.witness, &settings.cluster.name)?,
         };
         let tls = match self.tls {
             Some(tls) => tls,

@@ -41,6 +41,7 @@ mod sync_set;
 mod sync_target;
 mod tail;
 mod upkeep;
+mod witness_broken;
 mod witness_stale;
 
 pub use action::{Action, Decision, Lane, Verdict};
@@ -94,6 +95,7 @@ pub fn decide(view: &View) -> Decision {
     standby_diverged::check(view, &mut d);
     standby_not_following::check(view, &mut d);
     // Keeping informed.
+    witness_broken::check(view, &mut d);
     swap::move_on(view, &mut d);
     witness_stale::check(view, &mut d);
     right::deadline(view, &mut d);

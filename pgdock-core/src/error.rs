@@ -83,10 +83,25 @@ impl Error {
         self
     }
 
+    /// The same error, with a place added to its message, as `key=value`.
+    #[must_use]
+    pub(crate) fn at(mut self, place: impl std::fmt::Display) -> Self {
+        let joint = if self.message.contains('=') { ", " } else { ". " };
+        self.message = format!("{}{joint}{place}", self.message);
+        self
+    }
+
     /// Says that the request may have taken effect all the same.
     #[must_use]
     pub fn outcome_unknown(mut self) -> Self {
         self.outcome_known = false;
+        self
+    }
+
+    /// Says that the request that this one was to prepare was not sent.
+    #[must_use]
+    pub(crate) fn before_sending(mut self) -> Self {
+        self.outcome_known = true;
         self
     }
 

@@ -103,6 +103,8 @@ pub enum EventKind {
     Resumed,
     /// The deadman killed PostgreSQL.
     DeadmanFired,
+    /// The store of the witness was seen to break its word.
+    WitnessBroken,
     /// The agent stopped in order.
     Stopped,
     /// A kind that this version does not know, read from a file.

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
-use crate::settings::{Faults, Files, Settings, parse};
+use crate::settings::{Credentials, Faults, Files, Settings, parse, witness_keys};
 use crate::witness::record::Durability;
 use crate::{Error, NodeName, Result};
 use keep::Folder;
@@ -47,6 +47,21 @@ pub struct Scaffold {
     pub bin_dir: Option<PathBuf>,
     /// The address that follows the primary, moved by the example script; None for a cluster without.
     pub failover_address: Option<String>,
+    /// Where the witness document lives; None for a file on this machine.
+    pub witness: Option<ScaffoldWitness>,
+}
+
+/// Where the witness document of a new cluster shall live.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScaffoldWitness {
+    /// The URL.
+    pub url: String,
+    /// The URL of a store that is not the provider's own.
+    pub endpoint: Option<String>,
+    /// The region of a bucket.
+    pub region: Option<String>,
+    /// The storage account, on Azure.
+    pub account: Option<String>,
 }
 
 /// What [`Scaffold::write`] did.
@@ -71,6 +86,7 @@ impl Scaffold {
             version: None,
             bin_dir: None,
             failover_address: None,
+            witness: None,
         }
     }
 
@@ -137,6 +153,24 @@ impl Scaffold {
     /// What the rendered text cannot show.
     fn check(&self) -> Result<()> {
         let mut seen = BTreeSet::new();
+        if let Some(witness) = &self.witness {
+            use crate::witness::url::{Provider, WitnessUrl};
+            match WitnessUrl::parse(&witness.url, Path::new("/"))? {
+                WitnessUrl::Bucket { provider: Provider::S3, .. }
+                    if witness.region.is_none() && witness.endpoint.is_none() =>
+                {
+                    return Err(Error::invalid(
+                        "an S3 bucket needs the region that it is in, or the endpoint of its store",
+                    )
+                    .hint("give --witness-region, or --witness-endpoint where it is not Amazon's"));
+                }
+                WitnessUrl::Bucket { provider: Provider::Azure, .. } if witness.account.is_none() => {
+                    return Err(Error::invalid("a container of Azure needs the storage account that it is in")
+                        .hint("give --witness-account"));
+                }
+                _ => {}
+            }
+        }
         match self.nodes.iter().find(|(name, _)| !seen.insert(name)) {
             Some((name, _)) => {
                 Err(Error::invalid(format!("a node is named twice. node={name}"))
@@ -152,5 +186,14 @@ fn secrets(settings: &Settings, clock: &dyn Clock, written: &mut Written) -> Res
     // Even where the cluster's own .gitignore was written by somebody else.
     folder.keep(".gitignore", 0o600, "*\n")?;
     tokens::add(&mut folder)?;
+    let (known, _) = witness_keys(&settings.witness.url);
+    if !known.is_empty() && settings.witness.credentials == Credentials::File {
+        let lines: String = known.iter().map(|key| format!("# {key}=\n")).collect();
+        folder.keep(
+            "witness.env",
+            0o600,
+            &format!("# What the witness asks for: take off the # of what it needs.\n{lines}"),
+        )?;
+    }
     certificates::add(&mut folder, settings, clock.wall())
 }

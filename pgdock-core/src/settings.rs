@@ -12,13 +12,17 @@ mod postgres;
 mod section;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use fault::{Fault, Faults};
+pub(crate) use nodes::is_host;
 pub(crate) use parse::{Files, parse};
+pub(crate) use witness::keys as witness_keys;
+pub use witness::{Credentials, WitnessSettings};
 
 use crate::NodeName;
 use crate::witness::record::Durability;
@@ -112,21 +116,6 @@ pub struct FailoverSettings {
     /// `disk_free_min`: with less room for its data directory, a leader hands over to a standby that has more.
     /// Zero: never.
     pub disk_free_min: u64,
-}
-
-/// `[witness]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WitnessSettings {
-    /// `url`: where the document lives; `file:PATH` on a single machine, with the path made absolute.
-    pub url: String,
-}
-
-impl WitnessSettings {
-    /// The path of a `file:` URL.
-    #[must_use]
-    pub fn file(&self) -> Option<&Path> {
-        self.url.strip_prefix("file:").map(Path::new)
-    }
 }
 
 /// `[failover_ip]`

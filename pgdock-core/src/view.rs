@@ -21,11 +21,13 @@ mod aid;
 mod knowledge;
 mod local;
 mod peer;
+mod trust;
 
 pub use aid::{Given, Had};
 pub use knowledge::{Answer, Attempt, Knowledge, Seen};
 pub use local::{Local, Names, Postgres, Primary, Progress, Sender, Standby, Stopped};
 pub use peer::{Link, Peer};
+pub use trust::Trust;
 
 /// All that an agent knows at one moment.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct View {
     pub policy: Policy,
     /// What is known of the witness document.
     pub witness: Knowledge,
+    /// Whether the store of the document keeps its word.
+    pub trust: Trust,
     /// The right to be primary, as far as this node ever had one.
     pub right: Option<Right>,
     /// This node's data directory and PostgreSQL.
@@ -245,6 +249,7 @@ impl View {
             me,
             policy,
             witness: Knowledge::default(),
+            trust: Trust::default(),
             right: None,
             local: Local::default(),
             peers,

@@ -1,26 +1,37 @@
 //! [`Witness`]: the arbiter, a small document that changes only by compare-and-swap.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "bucket")]
+pub mod bucket;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod faulty;
 pub mod file;
+#[cfg(any(feature = "bucket", feature = "etcd"))]
+pub mod http;
 pub mod memory;
+mod open;
+pub mod postgres;
 pub mod probe;
 pub mod record;
+pub mod url;
 
+#[cfg(feature = "bucket")]
+pub use bucket::BucketWitness;
+#[cfg(feature = "etcd")]
+pub use etcd::EtcdWitness;
 pub use faulty::FaultyWitness;
 pub use file::FileWitness;
 pub use memory::MemoryWitness;
+pub use open::{open, open_scratch};
+pub use postgres::PostgresWitness;
 pub use probe::{ProbeReport, Scratch, probe};
 pub use record::Record;
-
-use crate::Error;
+pub use url::WitnessUrl;
 
 /// What a store calls one state of the document (an ETag, a revision, a digest). Opaque: two of them are
 /// equal or not, nothing else. Because each body carries a fresh nonce, no version ever comes back.
@@ -82,39 +93,4 @@ fn _object_safe(_: &dyn Witness) {}
 #[must_use]
 pub fn fresh_nonce() -> String {
     crate::dice::unique()
-}
-
-/// The witness that a URL names.
-///
-/// `file:PATH` is a document on this machine, for clusters that live on it alone. A relative path starts at
-/// `base`, the folder of `cluster.toml`. A path that ends with a slash is a folder, in which the cluster has
-/// a document of its own.
-///
-/// # Errors
-/// `Invalid` when the URL has a scheme that is not known here, or no path.
-pub fn open(url: &str, base: &Path, cluster: &str) -> crate::Result<Arc<dyn Witness>> {
-    let path = file::path_of(url, base, cluster)?;
-    Ok(Arc::new(FileWitness::new(path)))
-}
-
-/// A document of its own in the store that a URL names, for [`probe()`]: never the cluster's.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_scratch(url: &str, base: &Path, cluster: &str) -> crate::Result<Scratch> {
-    let mut name = file::path_of(url, base, cluster)?.into_os_string();
-    name.push(format!(".probe-{}", &fresh_nonce()[..16]));
-    let witness = FileWitness::new(name);
-    let path = witness.path().to_owned();
-    Ok(Scratch::new(Arc::new(witness), async move { file::remove(&path).await }))
-}
-
-fn unknown_scheme(url: &str) -> Error {
-    // Whatever stands between `//` and `@` may be a password.
-    let shown = match (url.find("://"), url.rfind('@')) {
-        (Some(start), Some(end)) if start < end => format!("{}://…{}", &url[..start], &url[end..]),
-        _ => url.to_owned(),
-    };
-    Error::invalid(format!("the witness has a URL that is not understood. url={shown}, known=file:PATH"))
-        .hint("write `url = \"file:PATH\"` under [witness]")
 }

@@ -228,6 +228,7 @@ fn record(d: Set, a: u8) -> Record {
         leader_lsn: Lsn(0),
         members: BTreeMap::new(),
         paused: false,
+        barred: BTreeSet::new(),
         bundle: BTreeMap::new(),
         history: History::new(TimelineId(1)),
     }

@@ -30,10 +30,7 @@ impl Bare {
     /// # Errors
     /// Whatever goes wrong.
     pub async fn up(first: u8) -> Result<Self> {
-        use std::os::unix::fs::PermissionsExt;
-        let io = |e: std::io::Error| Error::internal("cannot prepare a folder for the test").because(e);
-        let dir = tempfile::Builder::new().prefix("pgdock-bare-").tempdir_in("/tmp").map_err(io)?;
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).map_err(io)?;
+        let dir = folder("pgdock-bare-")?;
         let nodes = ["n1", "n2"].into_iter().zip(first..);
         let nodes = nodes.map(|(n, i)| (NodeName::new(n).expect("a valid name"), format!("127.0.0.{i}")));
         let mut scaffold = Scaffold::new("bare", nodes);
@@ -48,12 +45,8 @@ impl Bare {
         let (Some(standby), Some(primary)) = (instances.pop(), instances.pop()) else {
             return Err(Error::internal("there are two nodes"));
         };
-        primary.prepare().await?;
         standby.prepare().await?;
-        primary.initdb().await?;
-        primary.start(Role::Primary, None).await?;
-        until(&primary, |p| matches!(p, Postgres::Primary(_))).await?;
-        primary.ensure_roles().await?;
+        make_primary(&primary).await?;
         let mut this = Self { settings, secrets, primary, standby, _dir: dir };
         this.follow_anew().await?;
         Ok(this)
@@ -103,7 +96,26 @@ impl Drop for Bare {
     }
 }
 
-fn instance(settings: &Settings, secrets: &Secrets, node: &NodeName) -> Result<Instance> {
+/// A folder that PostgreSQL's user can reach, too.
+pub(crate) fn folder(prefix: &str) -> Result<tempfile::TempDir> {
+    use std::os::unix::fs::PermissionsExt;
+    let io = |e: std::io::Error| Error::internal("cannot prepare a folder for the test").because(e);
+    let dir = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").map_err(io)?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).map_err(io)?;
+    Ok(dir)
+}
+
+/// Makes a data directory and a primary of it, with its roles and the application's database.
+pub(crate) async fn make_primary(instance: &Instance) -> Result<()> {
+    instance.prepare().await?;
+    instance.initdb().await?;
+    instance.start(Role::Primary, None).await?;
+    until(instance, |p| matches!(p, Postgres::Primary(_))).await?;
+    instance.ensure_roles().await
+}
+
+/// The PostgreSQL of a node.
+pub(crate) fn instance(settings: &Settings, secrets: &Secrets, node: &NodeName) -> Result<Instance> {
     let of = settings.node(node)?;
     let certificate = secrets.certificate(node)?;
     let config = InstanceConfig {

@@ -8,3 +8,9 @@ mod executor;
 mod failover_ip;
 #[path = "conformance/witness.rs"]
 mod witness;
+#[path = "conformance/witness_bucket.rs"]
+mod witness_bucket;
+#[path = "conformance/witness_etcd.rs"]
+mod witness_etcd;
+#[path = "conformance/witness_postgres.rs"]
+mod witness_postgres;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use pgdock_core::clock::SystemClock;
-use pgdock_core::scaffold::Scaffold;
+use pgdock_core::scaffold::{Scaffold, ScaffoldWitness};
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result};
 
@@ -49,6 +49,19 @@ pub(crate) struct InitArgs {
     /// An address that follows the primary, moved by shared/failover/failover.sh
     #[arg(long, value_name = "ADDRESS")]
     failover_ip: Option<String>,
+    /// Where the witness document lives, such as s3://BUCKET/PREFIX, etcd://HOST:2379 or
+    /// postgres://USER@HOST/DATABASE [default: a file on this machine]
+    #[arg(long, value_name = "URL")]
+    witness: Option<String>,
+    /// The URL of the bucket's store, where it is not the provider's own
+    #[arg(long, value_name = "URL", requires = "witness")]
+    witness_endpoint: Option<String>,
+    /// The region of the bucket
+    #[arg(long, value_name = "REGION", requires = "witness")]
+    witness_region: Option<String>,
+    /// The storage account, on Azure
+    #[arg(long, value_name = "ACCOUNT", requires = "witness")]
+    witness_account: Option<String>,
     /// Print the cluster.toml, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -93,6 +106,7 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Result<Exit> {
     if args.acks.is_some() && args.durability != Durability::Quorum {
         return Err(Error::invalid("--acks goes with --durability quorum"));
     }
+    let elsewhere = args.witness.as_ref().is_some_and(|url| !url.starts_with("file:"));
     let scaffold = Scaffold {
         postgres_port: args.postgres_port,
         agent_port: args.agent_port,
@@ -101,6 +115,12 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Result<Exit> {
         version: args.postgres_version,
         bin_dir: args.bin_dir,
         failover_address: args.failover_ip,
+        witness: args.witness.map(|url| ScaffoldWitness {
+            url,
+            endpoint: args.witness_endpoint,
+            region: args.witness_region,
+            account: args.witness_account,
+        }),
         ..Scaffold::new(args.name, nodes)
     };
     if args.dry_run {
@@ -117,6 +137,11 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Result<Exit> {
                 table.row([what.to_owned(), path.display().to_string()]);
             }
             output::data(&table.to_string())?;
+            if elsewhere {
+                output::note(
+                    "next: write the witness's credentials into secrets/witness.env, then `pgdock witness probe`",
+                );
+            }
             output::note("next: look through cluster.toml, then `pgdock up`");
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct UpArgs {
 pub(crate) async fn run(context: &Context, args: UpArgs) -> Result<Exit> {
     let settings = context.settings()?;
     let nodes = chosen(&settings, &args.nodes)?;
-    let witness = witness::open(&settings.witness.url, &settings.dir, &settings.cluster.name)?;
+    let witness = witness::open(&settings.witness, &settings.cluster.name)?;
     let founded = witness.read().await?.is_some();
     let running: Vec<_> =
         nodes.iter().filter(|name| local::agent_pid(&settings.nodes[*name]).is_some()).cloned().collect();

@@ -1,12 +1,14 @@
 //! `pgdock witness show`, `pgdock witness probe`
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use pgdock_core::clock::SystemClock;
+use pgdock_core::settings::WitnessSettings;
 use pgdock_core::witness::probe::Verdict;
-use pgdock_core::witness::{self, Record};
-use pgdock_core::{Error, Result};
+use pgdock_core::witness::{self, Record, WitnessUrl};
+use pgdock_core::{Error, Result, Settings};
 
 use crate::cli::{Format, Output};
 use crate::context::Context;
@@ -30,25 +32,46 @@ enum WitnessCommand {
     },
     /// Prove that a store honours the conditions that a witness rests on
     ///
-    /// It is tried on a document of its own, which is removed after.
-    Probe {
-        /// The store, such as file:/srv/witness/shop.json [default: that of the settings]
-        url: Option<String>,
-        #[command(flatten)]
-        output: Output,
-    },
+    /// It is tried on a document of its own, which is removed after, through each address that the store has.
+    Probe(Probe),
+}
+
+#[derive(Debug, Args)]
+struct Probe {
+    /// The store, such as s3://BUCKET/PREFIX [default: that of the settings]
+    url: Option<String>,
+    /// With a URL: the URL of the bucket's store, where it is not the provider's own
+    #[arg(long, value_name = "URL", requires = "url")]
+    endpoint: Option<String>,
+    /// With a URL: the region of the bucket
+    #[arg(long, value_name = "REGION", requires = "url")]
+    region: Option<String>,
+    /// With a URL: the storage account, on Azure
+    #[arg(long, value_name = "ACCOUNT", requires = "url")]
+    account: Option<String>,
+    /// With a URL: the authority that signs the store's certificate
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca: Option<PathBuf>,
+    /// With a URL: the file of credentials, KEY=VALUE lines [default: secrets/witness.env]
+    #[arg(long, value_name = "FILE", requires = "url")]
+    credentials: Option<PathBuf>,
+    /// With a URL: go without TLS
+    #[arg(long, requires = "url")]
+    plain: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(context: &Context, args: WitnessArgs) -> Result<Exit> {
     match args.command {
         WitnessCommand::Show { output } => show(context, output.output).await,
-        WitnessCommand::Probe { url, output } => probe(context, url, output.output).await,
+        WitnessCommand::Probe(args) => probe(context, args).await,
     }
 }
 
 async fn show(context: &Context, format: Format) -> Result<Exit> {
     let settings = context.settings()?;
-    let witness = witness::open(&settings.witness.url, &settings.dir, &settings.cluster.name)?;
+    let witness = witness::open(&settings.witness, &settings.cluster.name)?;
     let Some((record, version)) = witness.read().await? else {
         return Err(Error::not_ready(format!("there is no document yet. witness={witness}"))
             .hint("`pgdock up` founds the cluster, and makes it"));
@@ -87,17 +110,33 @@ fn table(record: &Record, version: &str) -> Table {
     table
 }
 
-async fn probe(context: &Context, url: Option<String>, format: Format) -> Result<Exit> {
-    let here = std::env::current_dir().map_err(|e| Error::internal("there is no current folder").because(e))?;
-    let scratch = match url {
-        Some(url) => witness::open_scratch(&url, &here, "probe")?,
-        None => {
-            let settings = context.settings()?;
-            witness::open_scratch(&settings.witness.url, &settings.dir, &settings.cluster.name)?
-        }
+/// The store that was named, or that of the settings.
+fn store(context: &Context, args: &Probe) -> Result<(WitnessSettings, String)> {
+    let Some(url) = &args.url else {
+        let settings = context.settings()?;
+        return Ok((settings.witness, settings.cluster.name));
     };
+    let here = std::env::current_dir().map_err(|e| Error::internal("there is no current folder").because(e))?;
+    let url = WitnessUrl::parse(url, &here)?;
+    let secrets = context.named_dir().map_or(here, Settings::dir_of).join("secrets");
+    let default = WitnessSettings::new(url, &secrets);
+    let settings = WitnessSettings {
+        endpoint: args.endpoint.clone(),
+        region: args.region.clone(),
+        account: args.account.clone(),
+        tls: !args.plain,
+        ca: args.ca.clone(),
+        credentials_file: args.credentials.clone().unwrap_or_else(|| default.credentials_file.clone()),
+        ..default
+    };
+    Ok((settings, "trial".to_owned()))
+}
+
+async fn probe(context: &Context, args: Probe) -> Result<Exit> {
+    let (settings, cluster) = store(context, &args)?;
+    let scratch = witness::open_scratch(&settings, &cluster).await?;
     let report = scratch.probe(&SystemClock).await;
-    match format {
+    match args.output.output {
         Format::Json => output::json(&report)?,
         Format::Table => {
             let mut table = Table::new(["Check", "Verdict", "Time", "Why"]);
@@ -111,6 +150,9 @@ async fn probe(context: &Context, url: Option<String>, format: Format) -> Result
                 table.row([check.name.to_owned(), verdict.to_owned(), format!("{time:.1?}"), why.to_owned()]);
             }
             output::data(&table.to_string())?;
+            if !report.endpoints.is_empty() {
+                output::note(&format!("through {}", report.endpoints.join(", ")));
+            }
         }
     }
     if let Some(why) = &report.left_behind {

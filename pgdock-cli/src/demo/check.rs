@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::stage::Stage;
 
-const CLUSTER_KEYS: [&str; 8] = ["cluster", "durability", "leader", "nodes", "problems", "sync_set", "term", "witness"];
+const CLUSTER_KEYS: [&str; 9] =
+    ["acks", "cluster", "durability", "leader", "nodes", "problems", "sync_set", "term", "witness"];
 const WITNESS_KEYS: [&str; 2] = ["kind", "reachable"];
 const NODE_KEYS: [&str; 12] = [
     "address",

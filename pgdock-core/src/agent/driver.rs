@@ -13,6 +13,7 @@ mod address;
 mod failure;
 mod lanes;
 mod orders;
+mod proof;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,11 +35,13 @@ use crate::decide::{Action, Decision, Verdict, decide};
 use crate::event::{EventKind, EventLog};
 use crate::failover_ip::FailoverIp;
 use crate::view::{Answer, Local, Order, Postgres, Task, View};
-use crate::witness::Witness;
+use crate::witness::{ProbeReport, Witness};
 use crate::{NodeName, Result, Term};
 
 use failure::Failure;
 use lanes::WATCHFUL;
+pub(crate) use proof::Proof;
+use proof::Prover;
 
 /// How often it is looked whether the deadman lives.
 const DEADMAN_CHECK: Duration = Duration::from_secs(1);
@@ -53,6 +56,7 @@ enum Input {
     Address { term: Term, result: Result<()> },
     AddressSeen { term: Term, here: bool },
     Exited,
+    Proved(Result<ProbeReport>),
 }
 
 /// The parts that a driver works with.
@@ -60,6 +64,8 @@ enum Input {
 pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) witness: Arc<dyn Witness>,
+    /// How the store is put to the proof; nothing where that is not for the agent to do.
+    pub(crate) proof: Option<Proof>,
     pub(crate) failover_ip: Option<Arc<dyn FailoverIp>>,
     pub(crate) hands: Arc<Hands>,
     pub(crate) deadman: Deadman,
@@ -110,6 +116,7 @@ pub(crate) struct Driver {
     deadman_checked: Moment,
     deadman_fired: Option<Moment>,
     inherited_deadline: bool,
+    prover: Prover,
 }
 
 impl Driver {
@@ -146,6 +153,7 @@ impl Driver {
             deadman_checked: Moment::default(),
             deadman_fired: None,
             inherited_deadline: false,
+            prover: Prover::default(),
         }
     }
 
@@ -183,6 +191,7 @@ impl Driver {
                 self.hear(event);
             }
             self.look_after_deadman().await;
+            self.prove();
             self.step();
             // One that could not be handed over is not started again for a moment.
             let ended = matches!(self.view.order, None | Some(Order::UndoSwitchover { .. }));
@@ -201,6 +210,7 @@ impl Driver {
             // One that a fence broke into may have ended just before: what it says is of no interest.
             Input::Done { job, .. } if job != self.job => {}
             Input::Done { task, result, .. } => self.done(task, result),
+            Input::Proved(result) => self.proved(result),
             Input::UpkeepDone(result) => {
                 self.upkeep_busy = false;
                 self.view.durable = self.parts.hands.state.get();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::api::{self, ApiState, ServeConfig};
 use crate::agent::client::AgentClient;
 use crate::agent::deadman::{Deadman, DeadmanConfig};
-use crate::agent::driver::{Driver, Parts};
+use crate::agent::driver::{Driver, Parts, Proof};
 use crate::agent::hands::Hands;
 use crate::agent::peers::{self, PeersConfig};
 use crate::agent::publish::publish;
@@ -28,7 +28,7 @@ use crate::postgres::os_user::OsUser;
 use crate::postgres::version::Binaries;
 use crate::secrets::Secrets;
 use crate::settings::{FailoverIpSettings, Settings, env_file};
-use crate::view::{MemberPolicy, Policy, View};
+use crate::view::{MemberPolicy, Policy, Trust, View};
 use crate::witness::{self, Witness};
 use crate::{Error, NodeName, Result};
 
@@ -50,6 +50,7 @@ pub struct Agent {
     secrets: Secrets,
     clock: Arc<dyn Clock>,
     witness: Arc<dyn Witness>,
+    proves: bool,
     failover_ip: Option<Arc<dyn FailoverIp>>,
     deadman_program: Option<PathBuf>,
     search_path: Option<std::ffi::OsString>,
@@ -116,9 +117,11 @@ impl AgentBuilder {
             .map_err(|e| Error::invalid(format!("not the name of a node. node={name}")).because(e))?;
         self.settings.node(&node)?;
         let secrets = Secrets::load(&self.settings.secrets())?;
+        // Whoever gives a witness of his own answers for it, and the kernel for a file.
+        let proves = self.witness.is_none() && self.settings.witness.file().is_none();
         let witness = match self.witness {
             Some(witness) => witness,
-            None => witness::open(&self.settings.witness.url, &self.settings.dir, &self.settings.cluster.name)?,
+            None => witness::open(&self.settings.witness, &self.settings.cluster.name)?,
         };
         let failover_ip = match (self.failover_ip, &self.settings.failover_ip) {
             (Some(ip), _) => Some(ip),
@@ -131,6 +134,7 @@ impl AgentBuilder {
             secrets,
             clock: self.clock,
             witness,
+            proves,
             failover_ip,
             deadman_program: self.deadman_program,
             search_path: self.search_path,
@@ -300,10 +304,18 @@ impl Agent {
         )?;
         drop(heard);
 
+        let proof = self.proves.then(|| {
+            let (settings, cluster) = (settings.witness.clone(), settings.cluster.name.clone());
+            Proof::new(settings, cluster)
+        });
+        if proof.is_some() {
+            view.trust = Trust::Untried;
+        }
         let hands = Arc::new(Hands { instance, state: durable, settings, peers: peer_agents });
         let parts = Parts {
             clock: self.clock,
             witness: self.witness,
+            proof,
             failover_ip: self.failover_ip,
             hands,
             deadman,

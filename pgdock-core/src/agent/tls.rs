@@ -38,15 +38,35 @@ pub fn server_config(certificate: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>
 /// # Errors
 /// `Invalid` when it is not readable, or holds no certificate.
 pub fn client_config(authority: &[u8]) -> Result<Arc<ClientConfig>> {
+    client_config_with(authority, None)
+}
+
+/// The same for a client that shows a certificate, given as PEM with its private key.
+///
+/// # Errors
+/// `Invalid` when any of them is not readable, or they do not belong together.
+pub fn client_config_with(authority: &[u8], own: Option<(&[u8], &[u8])>) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(authority, "the cluster's authority")? {
         roots.add(certificate).map_err(|e| Error::invalid("the cluster's authority is not usable").because(e))?;
     }
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::internal("no usable version of TLS").because(e))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate, "the client's certificate")?;
+            // The cause is left out: it could quote the key.
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+                Error::invalid("the client's private key is not readable").hint("expected a key in PEM format")
+            })?;
+            config
+                .with_client_auth_cert(chain, key)
+                .map_err(|e| Error::invalid("the client's certificate and private key do not fit").because(e))?
+        }
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -6,7 +6,7 @@ use super::action::{Action, Decision, Verdict};
 use super::swap;
 use crate::Term;
 use crate::postgres::timeline::History;
-use crate::view::{Order, Postgres, Stopped, View};
+use crate::view::{Order, Postgres, Stopped, Trust, View};
 use crate::witness::Record;
 
 pub(super) fn check(view: &View, d: &mut Decision) {
@@ -32,6 +32,20 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     }
     if !view.witness.absent {
         return;
+    }
+    // A cluster is founded on a proven store alone.
+    match &view.trust {
+        Trust::Broken(how) => {
+            d.verdict = Some(Verdict::Refused(how.clone()));
+            return;
+        }
+        Trust::Unknown { why, before: false } => {
+            d.verdict = Some(Verdict::Failed(why.clone()));
+            return;
+        }
+        // The proof is under way.
+        Trust::Untried => return,
+        _ => {}
     }
     match &view.local.postgres {
         Postgres::Empty if view.busy.is_none() => d.want(Action::Bootstrap),

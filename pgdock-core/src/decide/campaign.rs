@@ -22,8 +22,9 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     // A doubt may become a suspicion at any moment.
     d.watchful |= record.leader.as_ref().is_some_and(|leader| suspicion::doubts(view, leader));
     let pledged = view.durable.pledge.as_ref().is_some_and(|p| p.version == seen.version);
-    let wants = (!record.paused && suspects(view, record)) || forced_failover::ordered(view);
-    if !(wants || pledged && !record.paused) {
+    let halted = record.paused || view.trust.is_broken();
+    let wants = (!halted && suspects(view, record)) || forced_failover::ordered(view);
+    if !(wants || pledged && !halted) {
         return;
     }
     d.watchful = true;

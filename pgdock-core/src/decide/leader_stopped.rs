@@ -53,6 +53,7 @@ pub(super) fn check(view: &View, d: &mut Decision) {
             let broken = view.local.start_failures >= 2;
             if (crashed || broken)
                 && !record.paused
+                && !view.trust.is_broken()
                 && let Some(successor) = successor(view, record, stopped)
             {
                 if tail::serve(view, d, &successor, stopped) {

@@ -12,7 +12,7 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     let (Some(record), Some(standby)) = (view.witness.record(), view.local.postgres.as_standby()) else { return };
     let ordered = forced_failover::ordered(view);
     if record.durability != Durability::Async
-        || record.paused && !ordered
+        || (record.paused || view.trust.is_broken()) && !ordered
         || view.am_leader()
         || !view.may_lead(&view.me)
         || !record.may_take_over(&view.me)

@@ -8,8 +8,9 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     let (Some(seen), Some(_)) = (&view.witness.seen, view.local.postgres.as_standby()) else { return };
     let record = &seen.record;
     let asked = view.reports().any(|r| r.campaign.as_ref() == Some(&seen.version));
+    let halted = view.am_leader() || view.busy.is_some() || view.trust.is_broken();
     // While automatic decisions are paused, whoever campaigns does so because an operator told it to.
-    if !asked || !record.durability.is_guarded() || view.am_leader() || view.busy.is_some() {
+    if !asked || !record.durability.is_guarded() || halted {
         return;
     }
     let member = view.member().is_some_and(|m| record.sync_set.contains(&m));

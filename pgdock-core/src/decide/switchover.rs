@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::action::{Action, Decision, Verdict};
 use super::operator;
 use crate::clock::Moment;
-use crate::view::{Order, Postgres, View};
+use crate::view::{Order, Postgres, Trust, View};
 use crate::{NodeName, Role};
 
 /// How far behind the heir may be when the old primary is told to stop, in bytes.
@@ -78,6 +78,9 @@ pub(super) fn check(view: &View, d: &mut Decision) {
 pub(super) fn choose(view: &View, named: Option<&NodeName>) -> Result<NodeName, String> {
     if !view.witness.reachable() {
         return Err("the witness is not reachable".into());
+    }
+    if let Trust::Broken(how) = &view.trust {
+        return Err(how.clone());
     }
     let Postgres::Primary(primary) = &view.local.postgres else { return Err("PostgreSQL is not primary here".into()) };
     let ready = |node: &NodeName| -> Result<(), String> {

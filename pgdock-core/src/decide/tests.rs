@@ -27,6 +27,7 @@ mod switchover;
 mod sync_set;
 mod tail;
 mod upkeep;
+mod witness_broken;
 mod witness_stale;
 
 use super::decide;

@@ -14,7 +14,8 @@ const COLUMN: usize = 32;
 pub(super) fn cluster_toml(scaffold: &Scaffold) -> String {
     let Scaffold { postgres_port, agent_port, durability, .. } = scaffold;
     let name = quoted(&scaffold.name);
-    let witness = quoted(&format!("file:witness/{}.json", scaffold.name));
+    let witness = witness(scaffold);
+    let (heartbeat, ttl) = pace(scaffold);
     let version = optional("version", scaffold.version.map(|version| version.to_string()), "16");
     let bin_dir = scaffold.bin_dir.as_ref().map(|path| quoted(&path.to_string_lossy()));
     let bin_dir = optional("bin_dir", bin_dir, "\"/usr/lib/postgresql/16/bin\"");
@@ -47,16 +48,14 @@ port = {postgres_port}
 [failover]
 durability = "{durability}"{c}"sync": one standby has each acknowledged commit; "quorum": any `acks` of all; "async": none need
 {acks}# strict = false{c}rather block writes than acknowledge them on the primary alone; not in "async"
-# heartbeat = "1s"{c}how often the leader renews its right
-# ttl = "5s"{c}how long a right lasts; at least three heartbeats
+# heartbeat = "{heartbeat}"{c}how often the leader renews its right
+# ttl = "{ttl}"{c}how long a right lasts; at least three heartbeats
 # lag_bytes_max = "16MiB"{c}in "async": how much a standby may lack and still take over
 # stop_budget = "10s"{c}how long a switchover waits for the old primary to stop
 # rejoin_budget = "10m"{c}how long a rewind may take before the leader is copied instead
 # disk_free_min = "128MiB"{c}with less room on its disk, the leader hands over to a standby that has more
 
-[witness]
-# url = {witness}
-
+{witness}
 {failover_ip}
 [agent]
 port = {agent_port}
@@ -88,6 +87,44 @@ fn acks(scaffold: &Scaffold) -> String {
     };
     let acks = if scaffold.durability == Durability::Quorum { scaffold.acks } else { 1 };
     format!("{mark}acks = {acks}{COMMENT}in \"quorum\": how many standbys have each acknowledged commit\n")
+}
+
+/// How fast the leader renews, by the store.
+fn pace(scaffold: &Scaffold) -> (&'static str, &'static str) {
+    match &scaffold.witness {
+        Some(witness) if ["s3:", "gs:", "az:"].iter().any(|scheme| witness.url.starts_with(scheme)) => ("2s", "10s"),
+        _ => ("1s", "5s"),
+    }
+}
+
+fn witness(scaffold: &Scaffold) -> String {
+    let c = COMMENT;
+    let Some(witness) = &scaffold.witness else {
+        let url = quoted(&format!("file:witness/{}.json", scaffold.name));
+        return format!(
+            "[witness]{c}who leads; on more than one machine: a bucket, etcd, or another PostgreSQL\n# url = {url}\n"
+        );
+    };
+    let mut text =
+        format!("[witness]{c}who leads; credentials are in secrets/witness.env\nurl = {}\n", quoted(&witness.url));
+    let keys = [("endpoint", &witness.endpoint), ("region", &witness.region), ("account", &witness.account)];
+    for (key, value) in keys {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{key} = {}", quoted(value));
+        }
+    }
+    if witness.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http:")) {
+        let _ = writeln!(text, "tls = false{c}everybody on the way can read and change what is sent");
+    }
+    if witness.url.starts_with("postgres") {
+        let _ = writeln!(text, "ca = \"secrets/witness-ca.crt\"{c}who signs the server's certificate");
+    } else if !witness.url.starts_with("file:") {
+        let _ = writeln!(text, "# ca = \"secrets/witness-ca.crt\"{c}whom to trust instead of the system's authorities");
+    }
+    if !witness.url.starts_with("file:") {
+        let _ = writeln!(text, "# probe_every = \"1h\"{c}how often agents prove that it still honours its conditions");
+    }
+    text
 }
 
 fn failover_ip(address: Option<&str>) -> String {

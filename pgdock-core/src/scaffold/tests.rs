@@ -78,7 +78,7 @@ fn the_text_is_what_a_person_would_like_to_find() {
     # rejoin_budget = "10m"         # how long a rewind may take before the leader is copied instead
     # disk_free_min = "128MiB"      # with less room on its disk, the leader hands over to a standby that has more
 
-    [witness]
+    [witness]                       # who leads; on more than one machine: a bucket, etcd, or another PostgreSQL
     # url = "file:witness/main.json"
 
     # [failover_ip]                 # an address that follows the primary
@@ -372,6 +372,25 @@ fn secrets_must_be_there_and_closed() {
     ");
 }
 
+/// One of each kind.
+fn witnesses() -> Vec<Option<ScaffoldWitness>> {
+    let some = |url: &str, endpoint: Option<&str>, region: Option<&str>, account: Option<&str>| {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let (endpoint, region, account) = (owned(endpoint), owned(region), owned(account));
+        Some(ScaffoldWitness { url: url.to_owned(), endpoint, region, account })
+    };
+    vec![
+        None,
+        some("file:/var/w.json", None, None, None),
+        some("s3://bucket/prefix", None, Some("eu-central-1"), None),
+        some("s3://bucket/prefix", Some("http://192.0.2.9:9000"), None, None),
+        some("gs://bucket/prefix", None, None, None),
+        some("az://container/prefix", None, None, Some("account")),
+        some("etcd://h1:2379,h2:2379/prefix", None, None, None),
+        some("postgres://me@h1:5432/arbiter", None, None, None),
+    ]
+}
+
 prop_compose! {
     fn scaffolds()(
         cluster in "[a-z][a-z0-9_-]{0,20}",
@@ -382,6 +401,7 @@ prop_compose! {
         version in prop::option::of(14_u32..=18),
         bin_dir in prop::option::of("/[a-zA-Z\"\\\\# é]{1,12}"),
         moves: bool,
+        witness in prop::sample::select(witnesses()),
     ) -> Scaffold {
         let standbys = u32::try_from(nodes.len() - 1).unwrap();
         let (durability, acks) = match kind {
@@ -398,6 +418,7 @@ prop_compose! {
             version,
             bin_dir: bin_dir.map(PathBuf::from),
             failover_address: moves.then(|| "192.0.2.1".to_owned()),
+            witness,
             ..Scaffold::new(cluster, nodes)
         }
     }
@@ -418,6 +439,12 @@ proptest! {
             version: settings.postgres.version,
             bin_dir: settings.postgres.bin_dir.clone(),
             failover_address: settings.failover_ip.map(|crate::settings::FailoverIpSettings::Script { address, .. }| address),
+            witness: scaffold.witness.as_ref().map(|_| ScaffoldWitness {
+                url: settings.witness.url.to_string(),
+                endpoint: settings.witness.endpoint.clone(),
+                region: settings.witness.region.clone(),
+                account: settings.witness.account.clone(),
+            }),
         };
         prop_assert_eq!(read, scaffold);
     }
@@ -425,8 +452,8 @@ proptest! {
     /// The comments show the defaults: to take their marks away changes nothing.
     #[test]
     fn commented_defaults_are_the_defaults(scaffold in scaffolds()) {
-        const EXAMPLES: [&str; 10] = [
-            "version", "bin_dir", "hba", "shared_buffers", "max_connections", "kind", "address", "script", "env_file", "timeout",
+        const EXAMPLES: [&str; 11] = [
+            "ca", "version", "bin_dir", "hba", "shared_buffers", "max_connections", "kind", "address", "script", "env_file", "timeout",
         ];
         let text = scaffold.cluster_toml();
         let uncommented: String = text

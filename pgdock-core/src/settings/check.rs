@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::duration::display;
 use super::section::{Reader, Section};
 use super::{FailoverIpSettings, Settings};
+use crate::witness::WitnessUrl;
 use crate::witness::record::Durability;
 
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
@@ -21,6 +22,7 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     durability(settings, reader);
     nodes(settings, reader);
     addresses(settings, reader);
+    witness(settings, reader);
 }
 
 fn times(settings: &Settings, reader: &Reader) {
@@ -175,6 +177,31 @@ fn addresses(settings: &Settings, reader: &Reader) {
             "an address that can move",
             format!("the own address of {name}"),
             "write the address that follows the primary",
+        );
+    }
+}
+
+/// A store on a member goes down with that member: who leads could not be asked when it matters.
+fn witness(settings: &Settings, reader: &Reader) {
+    if reader.is_faulty(&["witness", "nodes"]) {
+        return;
+    }
+    let (key, host) = match &settings.witness.url {
+        WitnessUrl::Postgres { host, .. } => ("witness.url", host.clone()),
+        WitnessUrl::Bucket { .. } => {
+            let uri = settings.witness.endpoint.as_ref().and_then(|e| e.parse::<http::Uri>().ok());
+            let Some(host) = uri.as_ref().and_then(http::Uri::host) else { return };
+            ("witness.endpoint", host.trim_matches(['[', ']']).to_owned())
+        }
+        // A member of etcd may be on each node, where there are three or more.
+        _ => return,
+    };
+    if let Some((name, _)) = settings.nodes.iter().find(|(_, n)| canonical(&n.address) == canonical(&host)) {
+        reader.fault(
+            key,
+            "a store that is on none of the nodes",
+            format!("the address of {name}"),
+            "use one elsewhere: with its node the cluster would lose its arbiter, too",
         );
     }
 }

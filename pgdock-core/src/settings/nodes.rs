@@ -68,6 +68,11 @@ pub(super) fn check_address(section: &Section<'_>, address: &str) {
     }
 }
 
+/// Whether this is a host name or an IPv4 address.
+pub(crate) fn is_host(text: &str) -> bool {
+    text.parse::<std::net::Ipv4Addr>().is_ok() || is_host_name(text)
+}
+
 fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

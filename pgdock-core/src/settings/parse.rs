@@ -9,7 +9,7 @@ use super::fault::{Fault, Faults};
 use super::section::{Reader, Section, line_of};
 use super::{
     AgentSettings, ClusterSettings, ExecutorKind, FailoverIpSettings, FailoverSettings, Settings, WitnessSettings,
-    check, env_file, nodes, postgres,
+    check, env_file, nodes, postgres, witness,
 };
 use crate::witness::record::Durability;
 use crate::{Error, Result};
@@ -88,8 +88,10 @@ pub(crate) fn parse(text: &str, dir: &Path, files: Files) -> Result<Settings, Fa
     let cluster = cluster(root.section("cluster"), dir);
     let agent = agent(root.section("agent"));
     let postgres = postgres::read(root.section("postgres"), dir);
-    let failover = failover(root.section("failover"));
-    let witness = witness(root.section("witness"), dir, &cluster.name);
+    // How fast the leader renews depends on the store.
+    let (failover_section, witness_section) = (root.section("failover"), root.section("witness"));
+    let witness = witness::read(&reader, witness_section, dir, &cluster.name, files);
+    let failover = failover(failover_section, &witness);
     let failover_ip = failover_ip(&reader, root.section("failover_ip"), dir, files);
     let nodes = nodes::read(&reader, root.section("nodes"), &cluster, postgres.port, agent.port);
     root.end();
@@ -127,15 +129,16 @@ fn agent(section: Section<'_>) -> AgentSettings {
     AgentSettings { port, beat }
 }
 
-fn failover(section: Section<'_>) -> FailoverSettings {
+fn failover(section: Section<'_>, witness: &WitnessSettings) -> FailoverSettings {
+    let (heartbeat, ttl) = witness.pace();
     let durabilities = [("sync", Durability::Sync), ("quorum", Durability::Quorum), ("async", Durability::Async)];
     let durability = section.choice("durability", &durabilities, Durability::Sync);
     let settings = FailoverSettings {
         durability,
         acks: section.integer("acks", 1..=ACKS_MAX).unwrap_or(u32::from(durability.is_guarded())),
         strict: section.boolean("strict", false),
-        heartbeat: section.duration("heartbeat", Duration::from_secs(1)),
-        ttl: section.duration("ttl", Duration::from_secs(5)),
+        heartbeat: section.duration("heartbeat", heartbeat),
+        ttl: section.duration("ttl", ttl),
         lag_bytes_max: section.bytes("lag_bytes_max", 16 << 20),
         stop_budget: section.duration("stop_budget", Duration::from_secs(10)),
         rejoin_budget: section.duration("rejoin_budget", Duration::from_secs(600)),
@@ -143,30 +146,6 @@ fn failover(section: Section<'_>) -> FailoverSettings {
     };
     section.end();
     settings
-}
-
-fn witness(section: Section<'_>, dir: &Path, cluster: &str) -> WitnessSettings {
-    let given = section.text("url").map(|url| url.split_once(':').unwrap_or(("", url)));
-    let path = match given {
-        None => format!("witness/{cluster}.json"),
-        // `file://HOST/…` means another machine; `file:///…` is a path of this one.
-        Some(("file", path)) if !path.is_empty() && (!path.starts_with("//") || path.starts_with("///")) => {
-            path.strip_prefix("//").unwrap_or(path).to_owned()
-        }
-        Some((scheme, _)) => {
-            // Not the rest: a URL may hold a password.
-            let found = match scheme {
-                "" => "a URL without scheme".to_owned(),
-                "file" => "file: without a path of this machine".to_owned(),
-                other => format!("{other}:…"),
-            };
-            let remedy = "known schemes: file; the path may be relative to the folder of cluster.toml";
-            section.fault("url", "file:PATH", found, remedy);
-            String::new()
-        }
-    };
-    section.end();
-    WitnessSettings { url: format!("file:{}", resolve(dir, &path).display()) }
 }
 
 fn failover_ip(reader: &Reader, section: Section<'_>, dir: &Path, files: Files) -> Option<FailoverIpSettings> {

@@ -50,7 +50,19 @@ fn defaults_are_filled_in() {
             disk_free_min: 134217728,
         },
         witness: WitnessSettings {
-            url: "file:/srv/pg/witness/main.json",
+            url: File(
+                "/srv/pg/witness/main.json",
+            ),
+            endpoint: None,
+            region: None,
+            account: None,
+            tls: true,
+            ca: None,
+            certificate: None,
+            key: None,
+            credentials: File,
+            credentials_file: "/srv/pg/secrets/witness.env",
+            probe_every: 3600s,
         },
         failover_ip: None,
         agent: AgentSettings {
@@ -164,7 +176,19 @@ agent_port = 6101
             disk_free_min: 1073741824,
         },
         witness: WitnessSettings {
-            url: "file:/srv/pg/w/doc.json",
+            url: File(
+                "/srv/pg/w/doc.json",
+            ),
+            endpoint: None,
+            region: None,
+            account: None,
+            tls: true,
+            ca: None,
+            certificate: None,
+            key: None,
+            credentials: File,
+            credentials_file: "/srv/pg/secrets/witness.env",
+            probe_every: 3600s,
         },
         failover_ip: Some(
             Script {
@@ -254,7 +278,7 @@ address = "10.0.0.2"
     cluster.toml:18: failover.stop_budget: expected a duration such as "200ms", "5s" or "1m30s" (units: ms, s, m, min, h, d), found 10; write it with its unit, as in stop_budget = "10s"
     cluster.toml:19: failover.lag_bytes_max: expected a size such as "64kB" or "16MiB" (units: B, kB, MB, GB, TB and KiB, MiB, GiB, TiB, all powers of 1024), found "16mb"; write it with its unit, as in lag_bytes_max = "16MiB"
     cluster.toml:20: failovers: expected a known section, found `failovers`; did you mean `failover`? known: cluster, agent, postgres, failover, witness, failover_ip, nodes
-    cluster.toml:22: witness.url: expected file:PATH, found s3:…; known schemes: file; the path may be relative to the folder of cluster.toml
+    cluster.toml:21: witness.region: expected the region of the bucket, found nothing; add region = "eu-central-1" to [witness]; or endpoint, where it is not Amazon's
     cluster.toml:23: failover_ip.script: expected a text in quotes, found nothing; add script = "shared/failover/failover.sh" to [failover_ip]
     cluster.toml:24: failover_ip.kind: expected "script", found "magic"; known: script
     cluster.toml:25: failover_ip.address: expected an IP address or a host name, without port, found "10.0.0.1:5432"; write the port as postgres_port or agent_port
@@ -329,12 +353,94 @@ fn hba_lines_cannot_hide_trust() {
 #[test]
 fn the_witness_has_a_known_scheme() {
     let url = |url: &str| faults_with(&format!("[witness]\nurl = \"{url}\"\n"));
-    insta::assert_snapshot!(url("s3://key:hunter2@bucket/x"), @"cluster.toml:6: witness.url: expected file:PATH, found s3:…; known schemes: file; the path may be relative to the folder of cluster.toml");
-    insta::assert_snapshot!(url("witness.json"), @"cluster.toml:6: witness.url: expected file:PATH, found a URL without scheme; known schemes: file; the path may be relative to the folder of cluster.toml");
-    insta::assert_snapshot!(url("file://host/x"), @"cluster.toml:6: witness.url: expected file:PATH, found file: without a path of this machine; known schemes: file; the path may be relative to the folder of cluster.toml");
+    insta::assert_snapshot!(url("postgres://key:hunter2@host/x"), @"cluster.toml:6: witness.url: expected file:PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, etcd://HOST:PORT,…/PREFIX or postgres://USER@HOST:PORT/DATABASE, found postgres://… with a password in it; write it into secrets/witness.env, and take it off the URL: this file is no place for secrets");
+    insta::assert_snapshot!(url("witness.json"), @"cluster.toml:6: witness.url: expected file:PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, etcd://HOST:PORT,…/PREFIX or postgres://USER@HOST:PORT/DATABASE, found a URL without scheme; begin it with file: where it is a path");
+    insta::assert_snapshot!(url("file://host/x"), @"cluster.toml:6: witness.url: expected file:PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, etcd://HOST:PORT,…/PREFIX or postgres://USER@HOST:PORT/DATABASE, found file: without a path of this machine; write file:PATH; it may be relative");
     let absolute = format!("{SMALLEST}[witness]\nurl = \"file:///w/doc.json\"\n");
     let settings = parse(&absolute, Path::new("/srv/pg"), Files::Ignored).unwrap();
     assert_eq!(settings.witness.file(), Some(Path::new("/w/doc.json")));
+}
+
+fn with_witness(lines: &str) -> Result<Settings, Faults> {
+    parse(&format!("{SMALLEST}[witness]\n{lines}\n"), Path::new("/srv/pg"), Files::Ignored)
+}
+
+#[test]
+fn a_bucket_renews_more_slowly() {
+    let bucket = with_witness("url = \"s3://b\"\nregion = \"eu-central-1\"").unwrap();
+    assert_eq!((bucket.failover.heartbeat, bucket.failover.ttl), (Duration::from_secs(2), Duration::from_secs(10)));
+    let etcd = with_witness("url = \"etcd://h\"").unwrap();
+    assert_eq!((etcd.failover.heartbeat, etcd.failover.ttl), (Duration::from_secs(1), Duration::from_secs(5)));
+}
+
+#[test]
+fn the_keys_of_the_witness_belong_to_its_store() {
+    let found = |lines: &str| faults_with(&format!("[witness]\n{lines}\n"));
+    insta::assert_snapshot!(found("url = \"s3://b\"\ncertificate = \"x\"\nprobe_every = \"1s\""), @r#"
+    cluster.toml:5: witness.region: expected the region of the bucket, found nothing; add region = "eu-central-1" to [witness]; or endpoint, where it is not Amazon's
+    cluster.toml:5: witness.key: expected it beside certificate, found nothing; add it: one is worth nothing without the other
+    cluster.toml:7: witness.certificate: expected nothing: it belongs to a url of etcd, postgres, found it beside a url of bucket; remove it
+    cluster.toml:8: witness.probe_every: expected at least 1m, found 1s; raise it
+    "#);
+    insta::assert_snapshot!(found("url = \"s3://b\"\nendpoint = \"http://me@h\"\naccount = \"x\""), @"
+    cluster.toml:7: witness.endpoint: expected a URL without user, found one with a user; write credentials into secrets/witness.env
+    cluster.toml:8: witness.account: expected nothing: it belongs to a url of az, found it beside a url of bucket; remove it
+    ");
+    insta::assert_snapshot!(found("url = \"s3://b\"\nendpoint = \"http://h:9000\""), @"cluster.toml:7: witness.endpoint: expected https://…, as tls = true, found http://…; set tls = false, where nobody else is on the way");
+    insta::assert_snapshot!(found("url = \"az://c\""), @r#"cluster.toml:5: witness.account: expected the storage account, found nothing; add account = "…" to [witness]"#);
+    insta::assert_snapshot!(found("url = \"etcd://h\"\nregion = \"x\"\ncredentials = \"instance\"\nkey = \"k\""), @r#"
+    cluster.toml:5: witness.certificate: expected it beside key, found nothing; add it: one is worth nothing without the other
+    cluster.toml:7: witness.region: expected nothing: it belongs to a url of s3, found it beside a url of etcd; remove it
+    cluster.toml:8: witness.credentials: expected "file", found "instance", which only buckets know; remove it
+    "#);
+    insta::assert_snapshot!(found("url = \"postgres://u@127.0.0.2/d\""), @r#"cluster.toml:5: witness.ca: expected the authority that signs the server's certificate, found nothing; add ca = "PATH" to [witness]; or tls = false, where nobody else is on the way"#);
+    insta::assert_snapshot!(found("url = \"s3://b\"\nendpoint = \"https://127.0.0.2:9000\""), @"cluster.toml:7: witness.endpoint: expected a store that is on none of the nodes, found the address of n1; use one elsewhere: with its node the cluster would lose its arbiter, too");
+    insta::assert_snapshot!(found("tls = false"), @"cluster.toml:6: witness.tls: expected nothing: it belongs to a url of s3, gs, az, etcd, postgres, found it beside a url of file; remove it");
+}
+
+#[test]
+fn credentials_are_judged_and_never_repeated() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secrets/witness.env");
+    std::fs::create_dir(dir.path().join("secrets")).unwrap();
+    let checked = |url: &str, text: Option<(&str, u32)>| {
+        match text {
+            None => drop(std::fs::remove_file(&file)),
+            Some((text, mode)) => {
+                std::fs::write(&file, text).unwrap();
+                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+        }
+        let toml = format!("{SMALLEST}[witness]\n{url}\n");
+        let faults = parse(&toml, dir.path(), Files::Checked).err().map(|f| f.to_string()).unwrap_or_default();
+        assert!(!faults.contains("hunter2"), "{faults}");
+        faults.replace(&dir.path().display().to_string(), "").replace("/cluster.toml", "cluster.toml")
+    };
+    let s3 = "url = \"s3://b\"\nregion = \"r\"";
+    insta::assert_snapshot!(checked(s3, None), @r#"/secrets/witness.env: expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, found nothing; write them, or set credentials = "instance" where this machine has an identity of its own"#);
+    insta::assert_snapshot!(checked(s3, Some(("AWS_ACCESS_KEY_ID=a\nAWS_SECRET_KEY=hunter2\nhunter2\n", 0o644))), @"
+    /secrets/witness.env:3: expected KEY=VALUE, found a line without `=`; write KEY=VALUE, or begin a comment with #
+    /secrets/witness.env: expected mode 0600, found 0644; chmod 600 /secrets/witness.env
+    ");
+    insta::assert_snapshot!(checked(s3, Some(("AWS_ACCESS_KEY=a\nAWS_SECRET_ACCESS_KEY=\n", 0o600))), @r#"
+    /secrets/witness.env: AWS_ACCESS_KEY: expected a key that bucket knows, found another one; known: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+    /secrets/witness.env: expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, found nothing; write them, or set credentials = "instance" where this machine has an identity of its own
+    "#);
+    let good = "AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=hunter2\n";
+    assert_eq!(checked(s3, Some((good, 0o600))), "");
+    assert_eq!(checked(&format!("{s3}\ncredentials = \"instance\""), None), "");
+    assert_eq!(checked("url = \"etcd://h\"", None), "");
+    insta::assert_snapshot!(checked("url = \"etcd://h\"\nca = \"ca.crt\"", Some((good, 0o600))), @"
+    cluster.toml:7: witness.ca: expected a readable file in PEM format, found /ca.crt (No such file or directory (os error 2)); put it there, or correct the path
+    /secrets/witness.env: AWS_ACCESS_KEY_ID: expected a key that etcd knows, found another one; known: ETCD_USER, ETCD_PASSWORD
+    /secrets/witness.env: AWS_SECRET_ACCESS_KEY: expected a key that etcd knows, found another one; known: ETCD_USER, ETCD_PASSWORD
+    ");
+    insta::assert_snapshot!(checked("url = \"gs://b\"", Some(("GOOGLE_SERVICE_ACCOUNT=gcp.json\n", 0o600))), @"/secrets/witness.env: GOOGLE_SERVICE_ACCOUNT: expected a file in secrets/, mode 0600, found No such file or directory (os error 2); put the key of the service account there: /secrets/gcp.json");
+    std::fs::write(dir.path().join("secrets/gcp.json"), "{}").unwrap();
+    std::fs::set_permissions(dir.path().join("secrets/gcp.json"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(checked("url = \"gs://b\"", Some(("GOOGLE_SERVICE_ACCOUNT=gcp.json\n", 0o600))), "");
 }
 
 #[test]

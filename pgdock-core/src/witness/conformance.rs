@@ -42,6 +42,7 @@ pub async fn run(fresh: impl AsyncFn() -> Handles) {
     never_repeats_a_version(&fresh().await).await;
     survives_cancelled_calls(&fresh().await).await;
     concurrent_writers_lose_nothing(&fresh().await, 8, 5).await;
+    concurrent_writers_lose_nothing(&fresh().await, 64, 1).await;
 }
 
 /// Before it is created there is no document, and no version of it to replace.

@@ -116,16 +116,10 @@ impl Witness for FileWitness {
     }
 }
 
-/// The path that a URL names.
-pub(super) fn path_of(url: &str, base: &Path, cluster: &str) -> Result<PathBuf> {
-    let path = url.strip_prefix("file:").ok_or_else(|| super::unknown_scheme(url))?;
-    // `file:///var/…` is the long way to write `file:/var/…`.
-    let path = path.strip_prefix("//").unwrap_or(path);
-    if path.is_empty() {
-        return Err(super::unknown_scheme(url));
-    }
-    let full = base.join(path);
-    Ok(if path.ends_with('/') { full.join(format!("{cluster}.json")) } else { full })
+/// The file of a cluster: a path that ends with a slash is a folder, in which it has one of its own.
+pub(super) fn document(path: &Path, cluster: &str) -> PathBuf {
+    let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if is_folder { path.join(format!("{cluster}.json")) } else { path.to_owned() }
 }
 
 /// Removes a document that no cluster owns, and its lock.
@@ -226,10 +220,7 @@ impl Place {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(cannot(e)),
         };
-        let record = Record::decode(&bytes).map_err(|e| {
-            let named = Error::new(e.kind(), format!("{e}. {}", self.shown()));
-            e.hints().iter().fold(named, |named, hint| named.hint(hint)).because(e)
-        })?;
+        let record = Record::decode(&bytes).map_err(|e| e.at(self.shown()))?;
         let version = version_of(&record);
         Ok(Some((record, version)))
     }
@@ -352,17 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn urls_name_paths() {
-        let at = |url| path_of(url, Path::new("/etc/shop"), "shop").map(|p| p.display().to_string());
-        assert_eq!(at("file:var/w.json").unwrap(), "/etc/shop/var/w.json");
-        assert_eq!(at("file:/var/w").unwrap(), "/var/w");
-        assert_eq!(at("file:///var/w/").unwrap(), "/var/w/shop.json");
-        for bad in ["s3://bucket/x", "file:", "/var/w", ""] {
-            let error = at(bad).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid);
-            assert!(error.to_string().contains("known=file:PATH"), "{error}");
-        }
-        let secret = at("etcd://me:hunter2@host:2379").unwrap_err().to_string();
-        assert!(!secret.contains("hunter2") && secret.contains("@host:2379"), "{secret}");
+    fn a_folder_holds_a_document_for_each_cluster() {
+        assert_eq!(document(Path::new("/var/w"), "shop"), Path::new("/var/w"));
+        assert_eq!(document(Path::new("/var/w/"), "shop"), Path::new("/var/w/shop.json"));
     }
 }

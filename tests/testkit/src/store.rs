@@ -145,6 +145,7 @@ macro_rules! store {
                 self.files.$free(r).await
             })*
             $(async fn $read(&self, r: S3Request<$read_in>) -> S3Result<S3Response<$read_out>> {
+                self.bucket(&r.input.bucket).await?;
                 let _turn = Arc::clone(&self.key(&r.input.bucket, &r.input.key).lock).read_owned().await;
                 self.files.$read(r).await
             })*
@@ -155,6 +156,7 @@ macro_rules! store {
 
             async fn put_object(&self, mut r: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
                 let PutObjectInput { bucket, key, if_match, if_none_match, .. } = &mut r.input;
+                self.bucket(bucket).await?;
                 self.conditions((bucket, key), if_match, if_none_match).await?;
                 let _turn = self.alone(bucket, key).await;
                 self.files.put_object(r).await
@@ -193,6 +195,12 @@ macro_rules! store {
 }
 
 impl Store {
+    /// A missing bucket is told apart from a missing object, as others do.
+    async fn bucket(&self, bucket: &str) -> S3Result<()> {
+        self.files.head_bucket(request(HeadBucketInput { bucket: bucket.to_owned(), ..Default::default() })).await?;
+        Ok(())
+    }
+
     /// In the order of their names, so that two callers never wait for each other.
     async fn all_alone(&self, names: BTreeSet<Name>) -> Vec<OwnedRwLockWriteGuard<()>> {
         let mut turns = Vec::new();

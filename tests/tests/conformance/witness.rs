@@ -1,14 +1,14 @@
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgdock_core::ErrorKind;
 use pgdock_core::clock::SystemClock;
 use pgdock_core::executor::{Command, ExecutorExt, LocalExecutor};
+use pgdock_core::settings::WitnessSettings;
 use pgdock_core::witness::memory::Lie;
 use pgdock_core::witness::probe::Verdict;
 use pgdock_core::witness::{
-    self, FaultyWitness, FileWitness, MemoryWitness, Record, Scratch, Swap, Witness, conformance, probe,
+    self, FaultyWitness, FileWitness, MemoryWitness, Record, Scratch, Swap, Witness, WitnessUrl, conformance, probe,
 };
 
 fn memory() -> Arc<dyn Witness> {
@@ -116,13 +116,13 @@ async fn a_store_that_does_not_answer_is_not_called_a_liar() {
 #[tokio::test]
 async fn a_probe_touches_neither_the_clusters_document_nor_leaves_one() {
     let dir = tempfile::tempdir().unwrap();
-    let real = witness::open("file:w/", dir.path(), "shop").unwrap();
-    let scratch: Scratch = witness::open_scratch("file:w/", dir.path(), "shop").unwrap();
+    let settings = WitnessSettings::new(WitnessUrl::parse("file:w/", dir.path()).unwrap(), dir.path());
+    let real = witness::open(&settings, "shop").unwrap();
+    let scratch: Scratch = witness::open_scratch(&settings, "shop").await.unwrap();
     let report = scratch.probe(&SystemClock).await;
     assert!(report.passed() && report.left_behind.is_none(), "{report:?}");
     assert!(real.read().await.unwrap().is_none());
     assert_eq!(std::fs::read_dir(dir.path().join("w")).unwrap().filter(|e| !is_lock(e)).count(), 0);
-    assert_eq!(witness::open("s3://b/k", Path::new("/"), "shop").unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 fn is_lock(entry: &std::io::Result<std::fs::DirEntry>) -> bool {

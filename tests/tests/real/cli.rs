@@ -158,7 +158,10 @@ async fn status(shell: &Shell) {
     let status = shell.json("status").await;
     let mut of_cluster = names(&status);
     of_cluster.sort_unstable();
-    assert_eq!(of_cluster, ["cluster", "durability", "leader", "nodes", "problems", "sync_set", "term", "witness"]);
+    assert_eq!(
+        of_cluster,
+        ["acks", "cluster", "durability", "leader", "nodes", "problems", "sync_set", "term", "witness"]
+    );
     assert_eq!(status["witness"], serde_json::json!({ "kind": "file", "reachable": true }));
     assert_eq!(status["sync_set"], serde_json::json!(["n2"]));
     let nodes = status["nodes"].as_array().expect("a list");

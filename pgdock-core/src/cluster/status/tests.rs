@@ -126,6 +126,7 @@ fn the_shape_is_this_one() {
       "sync_set": [
         "n2"
       ],
+      "acks": 1,
       "witness": {
         "kind": "file",
         "reachable": true
