@@ -8,6 +8,10 @@ from .docker import IMAGE, Failed, docker
 from .patroni import start_etcd
 
 PASSFILE = "/var/lib/postgresql/passfile"
+BUCKET = "witness"
+S3_PORT = 9000
+# The keys that the server for tests takes unless it is told otherwise; they guard nothing.
+S3_CREDENTIALS = r"AWS_ACCESS_KEY_ID=pgdock-test\nAWS_SECRET_ACCESS_KEY=not-a-secret\n"
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,28 @@ class Pgdock(Cluster):
             '[cluster]\nname = "peers"\nroot = "/pgdata"',
             "[postgres.settings]\n" + "\n".join(f'{key} = "{value}"' for key, value in COMMON_SETTINGS.items()),
             f'[failover]\ndurability = "{self.durability}"',
-            f'[witness]\nurl = "{self.witness_url()}"',
+            "[witness]\n" + "\n".join(f"{key} = {value}" for key, value in self.witness_section().items()),
             *(f'[nodes.{node}]\naddress = "{address}"' for node, address in self.addresses.items()),
         ]
         (self.dir / "cluster.toml").write_text("\n\n".join(sections) + "\n")
         # It makes what is missing: secrets and certificates.
         docker("run", "--rm", *self.mounts(), IMAGE, "pgdock", "init", "/cluster")
+        if self.witness == "bucket":
+            write = f"umask 077; printf '{S3_CREDENTIALS}' >/cluster/secrets/witness.env"
+            docker("run", "--rm", *self.mounts(), IMAGE, "sh", "-c", write)
 
-    def witness_url(self) -> str:
+    def witness_section(self) -> dict[str, str]:
+        """`[witness]` of cluster.toml, its values as TOML. Neither etcd nor the bucket of a test speaks TLS."""
         match self.witness:
+            case "bucket":
+                endpoint = f"http://{self.witness_address}:{S3_PORT}"
+                return {"url": f'"s3://{BUCKET}"', "endpoint": f'"{endpoint}"', "tls": "false"}
+            case "etcd":
+                return {"url": f'"etcd://{self.witness_address}:2379"', "tls": "false"}
             case "file":
-                return "file:/witness/peers.json"
+                return {"url": '"file:/witness/peers.json"'}
             case _:
-                raise Failed(f"pgdock has no such witness: {self.witness}")
+                raise Failed(f"no such witness: {self.witness}")
 
     def mounts(self) -> list[str]:
         return [argument for volume in self.volumes() for argument in ("-v", volume)]
@@ -65,11 +78,25 @@ class Pgdock(Cluster):
     def start_nodes(self) -> None:
         if self.witness == "etcd":
             start_etcd(self)
+        elif self.witness == "bucket":
+            self.start_bucket()
         for node in NODES:
             command = ("pgdock", "--config", "/cluster", "agent", "--node", node)
             self.start_container(node, self.addresses[node], *command, user="root", volumes=self.volumes())
         # The agent runs already: all that is left to do for this node is to found the cluster.
         wait_until("the cluster is founded", 90, lambda: self.pgdock(NODES[0], "up", NODES[0]))
+
+    def start_bucket(self) -> None:
+        """An S3 server that honours conditions, as the bucket of a provider would."""
+        self.start_container(
+            "witness",
+            self.witness_address,
+            *("s3-test-server", "--listen", f"{self.witness_address}:{S3_PORT}", "--dir", "/pgdata/s3"),
+            *("--bucket", BUCKET),
+            user="root",
+            volumes=[f"{self.programs.s3_server}:/usr/local/bin/s3-test-server:ro"],
+        )
+        wait_until("the S3 server answers", 30, lambda: docker("logs", self.container("witness")))
 
     def pgdock(self, node: str, *arguments: str, timeout: float = 60) -> str:
         """Runs a command of pgdock's in a node's container."""
