@@ -176,7 +176,7 @@ class Bench:
             for cell in cells:
                 self.cell(cluster, system, cell)
             if idle:
-                time.sleep(20)
+                time.sleep(plan.CALM)
                 self.say(name, "watching it idle")
                 for line in footprint.measure(cluster):
                     self.results.add({"kind": "footprint", "system": name, "environment": self.machine, **line})

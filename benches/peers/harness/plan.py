@@ -10,8 +10,9 @@ from .systems import System
 SET_UP = 35.0
 # What a run costs besides waiting: starting clients, looking through their logs, being well before and after.
 AROUND = 12.0
-# How long idle processes are watched.
-IDLE = 60.0
+# How long a cluster is left alone before its idle processes are watched, and for how long they are.
+CALM = 10.0
+IDLE = 30.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def seconds(plan: Plan, systems: dict[str, System], lanes: int) -> float:
     for name in in_order(plan, systems):
         busy[busy.index(min(busy))] += total(name, plan.beside[name])
     alone = {name: total(name, plan.alone.get(name, [])) for name in {*plan.alone, *plan.footprints}}
-    return max(busy) + sum(alone.values()) + IDLE * len(plan.footprints)
+    return max(busy) + sum(alone.values()) + (CALM + IDLE) * len(plan.footprints)
 
 
 def in_order(plan: Plan, systems: dict[str, System]) -> list[str]:
