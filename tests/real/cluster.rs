@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgdock_core::clock::SystemClock;
 use pgdock_core::cluster::{Cluster, ClusterStatus};
-use pgdock_core::scaffold::Scaffold;
+use pgdock_core::scaffold::{Scaffold, ScaffoldWitness};
 use pgdock_core::secrets::Secrets;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result, Role, Settings};
@@ -30,11 +30,13 @@ pub struct Options {
     pub extra: BTreeMap<&'static str, String>,
     /// A network of the cluster's own, instead of loopback addresses.
     pub lab: Option<Arc<Lab>>,
+    /// Where the document lives, with the text of `secrets/witness.env`, instead of in a file.
+    pub witness: Option<(ScaffoldWitness, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, durability: Durability::Sync, first: 41, extra: BTreeMap::new(), lab: None }
+        Self { nodes: 3, durability: Durability::Sync, first: 41, extra: BTreeMap::new(), lab: None, witness: None }
     }
 }
 
@@ -103,7 +105,11 @@ impl RealCluster {
         scaffold.durability = options.durability;
         scaffold.postgres_port = 54320;
         scaffold.agent_port = 57432;
+        scaffold.witness = options.witness.as_ref().map(|(witness, _)| witness.clone());
         scaffold.write(dir.path(), &SystemClock)?;
+        if let Some((_, credentials)) = &options.witness {
+            std::fs::write(dir.path().join("secrets/witness.env"), credentials).map_err(io)?;
+        }
         let file = dir.path().join("cluster.toml");
         let mut text = std::fs::read_to_string(&file).map_err(io)?;
         for (section, lines) in &options.extra {

@@ -4,6 +4,8 @@
 
 #[path = "real/address.rs"]
 mod address;
+#[path = "real/bucket.rs"]
+mod bucket;
 #[path = "real/cli.rs"]
 mod cli;
 #[path = "real/common.rs"]

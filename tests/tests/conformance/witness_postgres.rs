@@ -112,7 +112,8 @@ async fn a_server_that_does_not_answer_leaves_the_outcome_open() {
     assert!(!error.outcome_known() && error.kind() == ErrorKind::Unavailable, "{}", error.chain());
     let server = holder.await.unwrap();
     assert!(witness.read().await.unwrap().is_some(), "after that it answers again");
-    server.sql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf()").await;
+    server.sql("ALTER SYSTEM SET fsync = off").await;
+    server.sql("SELECT pg_reload_conf()").await;
     // The reload takes a moment, and a connection that there is keeps what it was made with.
     let error = loop {
         if let Err(error) = PostgresWitness::new(server.config(&row)).read().await {
