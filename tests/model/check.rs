@@ -1,5 +1,11 @@
 //! [`checks`]: what is explored, within which bounds.
 
+use pgdock_core::decide::rules::{Rule, Rules};
+use pgdock_core::witness::record::Durability;
+
+use crate::cluster::properties::{ACKNOWLEDGED, GOES_ON, HEALS, ONE_HISTORY, ONE_LEADER, ONE_WRITER};
+use crate::cluster::state::{Budget, Members};
+use crate::cluster::{Bounds, Cluster};
 use crate::explore::{Outcome, explore};
 use crate::sets;
 
@@ -9,7 +15,7 @@ pub struct Check {
     /// The world.
     pub world: &'static str,
     /// The rule that does not hold in it.
-    pub dropped: Option<&'static str>,
+    pub dropped: Option<String>,
     /// The properties that break then.
     pub breaks: &'static [&'static str],
     run: Box<dyn Fn(usize) -> Outcome + Send + Sync>,
@@ -23,10 +29,20 @@ impl Check {
     }
 }
 
+/// A world of whole clusters.
+struct World {
+    name: &'static str,
+    bounds: Bounds,
+    /// The rules whose loss is found in it.
+    mutations: &'static [Rule],
+}
+
 /// All of them: each world under all rules, and without each of its rules. `deep`: within wider bounds.
 #[must_use]
 pub fn checks(deep: bool) -> Vec<Check> {
-    sets_checks(deep)
+    let mut all = sets_checks(deep);
+    all.extend(worlds(deep).into_iter().flat_map(cluster_checks));
+    all
 }
 
 fn sets_checks(deep: bool) -> Vec<Check> {
@@ -36,11 +52,97 @@ fn sets_checks(deep: bool) -> Vec<Check> {
         Box::new(move |threads| explore(sets::Sets::new(bounds, dropped), threads))
     };
     let mut all = vec![Check { world: "sets", dropped: None, breaks: &[], run: run(whole, None) }];
-    all.extend(sets::MUTATIONS.map(|(rule, name)| Check {
+    all.extend(sets::MUTATIONS.map(|rule| Check {
         world: "sets",
-        dropped: Some(name),
+        dropped: Some(format!("{rule:?}")),
         breaks: &[sets::ACKNOWLEDGED],
         run: run(usual, Some(rule)),
     }));
     all
+}
+
+/// Who guards commits in the beginning: n2; n2 or n3; nobody.
+fn begins(nodes: usize) -> Vec<(Members, u8)> {
+    let n2 = Members::one(1, 0);
+    if nodes == 2 { vec![(n2, 1)] } else { vec![(n2, 1), (n2.with(2, 0), 1), (Members::default(), 0)] }
+}
+
+fn worlds(deep: bool) -> Vec<World> {
+    let more = u8::from(deep);
+    let world = |name, nodes, terms, heal, budget, mutations| {
+        let bounds =
+            Bounds { nodes, durability: Durability::Sync, acks: 1, begins: begins(nodes), terms, heal, budget };
+        World { name, bounds, mutations }
+    };
+    let quiet = Budget { commits: 1, ..Budget::default() };
+    vec![
+        world(
+            "partition",
+            3,
+            2,
+            deep,
+            Budget { renewals: more, ..quiet },
+            &[
+                Rule::Detach,
+                Rule::Pledges,
+                Rule::StayDetached,
+                Rule::Membership,
+                Rule::NamesAfterDocument,
+                Rule::Barrier,
+            ],
+        ),
+        world(
+            "crash",
+            2,
+            2,
+            true,
+            Budget { crashes: 1, restarts: 1, renewals: more, ..quiet },
+            &[Rule::StartInRecovery, Rule::KeepNames, Rule::FenceDeposed, Rule::CompareHistory, Rule::OwnTimeline],
+        ),
+        world("rejoin", 2, 3, true, Budget { crashes: 1 + more, ..quiet }, &[]),
+        world(
+            "unanswered",
+            2,
+            2,
+            true,
+            Budget { renewals: 1, restarts: 1, unanswered: 1 + more, ..quiet },
+            &[Rule::Settle],
+        ),
+        world(
+            "handover",
+            2,
+            2,
+            true,
+            Budget { switchovers: 1, crashes: 1, unanswered: more, ..quiet },
+            &[Rule::HoldShutdown],
+        ),
+        world("late", 2, 2, true, Budget { late_reports: 1, crashes: 1, ..quiet }, &[]),
+    ]
+}
+
+fn cluster_checks(world: World) -> Vec<Check> {
+    let World { name, bounds, mutations } = world;
+    let run = |rules, strict| -> Box<dyn Fn(usize) -> Outcome + Send + Sync> {
+        let bounds = bounds.clone();
+        Box::new(move |threads| explore(Cluster::new(bounds.clone(), rules, strict), threads))
+    };
+    let mut all = vec![Check { world: name, dropped: None, breaks: &[], run: run(Rules::default(), true) }];
+    all.extend(mutations.iter().map(|rule| Check {
+        world: name,
+        dropped: Some(format!("{rule:?}")),
+        breaks: breaks(*rule),
+        run: run(Rules::without(*rule), false),
+    }));
+    all
+}
+
+/// What breaks first without a rule, on the shortest way.
+fn breaks(rule: Rule) -> &'static [&'static str] {
+    match rule {
+        Rule::StartInRecovery => &[ONE_LEADER, HEALS],
+        Rule::FenceDeposed | Rule::CompareHistory => &[HEALS],
+        Rule::OwnTimeline => &[ONE_HISTORY, HEALS],
+        Rule::HoldShutdown => &[ACKNOWLEDGED, GOES_ON],
+        _ => &[ONE_WRITER, ACKNOWLEDGED],
+    }
 }

@@ -11,6 +11,12 @@ pub trait Told {
     fn told(&self) -> String;
 }
 
+/// A model that can say what a state is like.
+pub trait Tells: Model {
+    /// In a few lines.
+    fn tells(&self, state: &Self::State) -> String;
+}
+
 /// A step of a model and where it leads. The step is only told; the state is what counts.
 #[derive(Clone, Debug)]
 pub struct Move<Step, State> {
@@ -72,14 +78,14 @@ impl std::fmt::Display for Counterexample {
 /// violation; more of them explore a space without one sooner.
 pub fn explore<M>(model: M, threads: usize) -> Outcome
 where
-    M: Model + Send + Sync + 'static,
-    M::State: Clone + Hash + PartialEq + Send + Sync + std::fmt::Display + 'static,
+    M: Tells + Send + Sync + 'static,
+    M::State: Clone + Hash + PartialEq + Send + Sync + 'static,
     M::Action: Clone + PartialEq + Told,
 {
     let began = Instant::now();
     let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let found = checker.discoveries().into_iter().min_by_key(|(name, _)| *name).map(|(property, path)| {
-        let end = path.last_state().to_string();
+        let end = checker.model().tells(path.last_state());
         let steps = path.into_actions().iter().map(Told::told).collect();
         Counterexample { property, steps, end }
     });

@@ -6,5 +6,9 @@
 //! break it is printed. What is checked, and what is not, stands in `docs/ha/model.md`.
 
 pub mod check;
+pub mod cluster;
 pub mod explore;
+mod fast_hash;
+mod few;
+mod record;
 pub mod sets;

@@ -15,19 +15,17 @@
 //! Every reading, landing and loss may happen at any time. There is no clock: nothing here rests on one.
 //! The world ends with the first other leader; [`cluster`](crate::cluster) goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Display};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
+use pgdock_core::NodeName;
 use pgdock_core::decide::sync_step::guards;
 use pgdock_core::node::{Incarnation, Member};
 use pgdock_core::view::Names as CoreNames;
 use pgdock_core::witness::Record;
-use pgdock_core::witness::record::{Durability, FORMAT};
-use pgdock_core::{History, Lsn, NodeName, Term, TimelineId};
 use stateright::{Model, Property};
 
-use crate::explore::{Move, Told};
+use crate::explore::{Move, Tells, Told};
+use crate::record::blank;
 
 /// A set of standbys: bit i is the i-th of them.
 type Set = u8;
@@ -70,19 +68,19 @@ pub enum Dropped {
     Settle,
 }
 
-/// All of them, by name.
-pub const MUTATIONS: [(Dropped, &str); 11] = [
-    (Dropped::NamesGuard, "NamesGuard"),
-    (Dropped::DocumentGuard, "DocumentGuard"),
-    (Dropped::NamesWaitForSwap, "NamesWaitForSwap"),
-    (Dropped::Barrier, "Barrier"),
-    (Dropped::BarrierAfterReload, "BarrierAfterReload"),
-    (Dropped::StayDetached, "StayDetached"),
-    (Dropped::Pledges, "Pledges"),
-    (Dropped::PledgeOfVersion, "PledgeOfVersion"),
-    (Dropped::Detach, "Detach"),
-    (Dropped::MostAdvanced, "MostAdvanced"),
-    (Dropped::Settle, "Settle"),
+/// All of them.
+pub const MUTATIONS: [Dropped; 11] = [
+    Dropped::NamesGuard,
+    Dropped::DocumentGuard,
+    Dropped::NamesWaitForSwap,
+    Dropped::Barrier,
+    Dropped::BarrierAfterReload,
+    Dropped::StayDetached,
+    Dropped::Pledges,
+    Dropped::PledgeOfVersion,
+    Dropped::Detach,
+    Dropped::MostAdvanced,
+    Dropped::Settle,
 ];
 
 /// k of G, as PostgreSQL has it.
@@ -209,31 +207,6 @@ fn members(set: Set) -> BTreeSet<Member> {
     nodes(set).map(|n| Member { node: node(n), incarnation: Incarnation(u32::from(n)) }).collect()
 }
 
-/// A document of a of D.
-fn record(d: Set, a: u8) -> Record {
-    Record {
-        format: FORMAT,
-        cluster: "model".into(),
-        system_identifier: 1,
-        term: Term(1),
-        leader: None,
-        heartbeat: 1,
-        nonce: String::new(),
-        ttl: Duration::from_secs(1),
-        durability: Durability::Sync,
-        sync_set: members(d),
-        acks: u32::from(a),
-        handoff_to: None,
-        timeline: TimelineId(1),
-        leader_lsn: Lsn(0),
-        members: BTreeMap::new(),
-        paused: false,
-        barred: BTreeSet::new(),
-        bundle: BTreeMap::new(),
-        history: History::new(TimelineId(1)),
-    }
-}
-
 fn index(g: Set, k: u8, d: Set, a: u8) -> usize {
     ((usize::from(g) * 4 + usize::from(k)) * 8 + usize::from(d)) * 4 + usize::from(a)
 }
@@ -246,7 +219,7 @@ impl Sets {
         let mut needed = vec![0; 32];
         for d in 0..8u8 {
             for a in 0..4 {
-                let record = record(d, a);
+                let record = Record { sync_set: members(d), acks: u32::from(a), ..blank() };
                 needed[usize::from(d) * 4 + usize::from(a)] = u8::try_from(record.pledges_needed()).unwrap_or(u8::MAX);
                 for g in 0..8u8 {
                     for k in 0..4 {
@@ -508,13 +481,11 @@ impl Told for Step {
     }
 }
 
-impl Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held: Vec<_> = (0..4u8).map(|n| format!("{}={}", name(n), self.wal[usize::from(n)])).collect();
-        write!(f, "acknowledged {}, held {}", self.acked, held.join(" "))?;
-        if let Some((n, held)) = self.won {
-            write!(f, ", {} was promoted with {held}", name(n))?;
-        }
-        Ok(())
+impl Tells for Sets {
+    fn tells(&self, s: &State) -> String {
+        let nodes = 0..=u8::try_from(self.bounds.standbys).unwrap_or(0);
+        let held: Vec<_> = nodes.map(|n| format!("{}={}", name(n), s.wal[usize::from(n)])).collect();
+        let won = s.won.map(|(n, held)| format!(", {} was promoted with {held}", name(n)));
+        format!("acknowledged {}, held {}{}", s.acked, held.join(" "), won.unwrap_or_default())
     }
 }

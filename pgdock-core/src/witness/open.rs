@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+#[cfg(feature = "etcd")]
 use secrecy::ExposeSecret as _;
 
 use super::postgres::{PostgresConfig, PostgresWitness};

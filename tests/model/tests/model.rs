@@ -44,7 +44,7 @@ impl Args {
 
     fn asks_for(&self, check: &Check) -> bool {
         self.world.as_ref().is_none_or(|w| w == check.world)
-            && self.drop.as_ref().is_none_or(|d| check.dropped.is_some_and(|c| c == d))
+            && self.drop.as_ref().is_none_or(|d| check.dropped.as_ref().map_or(d == "none", |c| c == d))
     }
 }
 
@@ -100,11 +100,11 @@ fn tell(check: &Check, threads: usize) -> bool {
         outcome.depth,
         outcome.took.as_secs_f64()
     );
-    let head = match check.dropped {
+    let head = match &check.dropped {
         None => format!("{}: {count}", check.world),
         Some(rule) => format!("{} without {rule}: {count}", check.world),
     };
-    let (passed, text) = match (&outcome.found, check.dropped) {
+    let (passed, text) = match (&outcome.found, &check.dropped) {
         (None, None) => (true, format!("{head}\n  every property holds")),
         (Some(found), Some(_)) if check.breaks.contains(&found.property) => (true, format!("{head}\n{found}")),
         (Some(found), _) => (false, format!("FAILED {head}\n{found}\n  expected to break: {:?}", check.breaks)),
