@@ -27,14 +27,9 @@ pub(super) fn holds_more(report: &Report, standby: &Standby) -> bool {
     (report.timeline, report.flushed) > (standby.timeline, standby.flushed)
 }
 
-/// The peers that could take over from this primary: up, in recovery, on its timeline, with room to write to, and
-/// allowed to lead.
+/// The peers that could take over from this primary: up, in recovery, on its timeline, and allowed to lead.
 pub(super) fn successors<'a>(view: &'a View, timeline: TimelineId) -> impl Iterator<Item = &'a Report> + 'a {
     view.reports().filter(move |r| {
-        r.role == Role::Standby
-            && r.timeline == timeline
-            && r.witness_reachable
-            && !r.disk_low
-            && view.may_lead(&r.node)
+        r.role == Role::Standby && r.timeline == timeline && r.witness_reachable && view.may_lead(&r.node)
     })
 }

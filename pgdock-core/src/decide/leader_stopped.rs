@@ -100,7 +100,8 @@ fn successor<'a>(view: &'a View, record: &Record, stopped: &Stopped) -> Option<S
             } else if needed > 1 {
                 Some(Successor::MostAdvanced)
             } else {
-                members.into_iter().max_by_key(|r| candidate::of_report(view, r)).map(Successor::Heir)
+                // Better one without much room than nobody.
+                members.into_iter().max_by_key(|r| (!r.disk_low, candidate::of_report(view, r))).map(Successor::Heir)
             }
         }
         Durability::Async => candidates

@@ -51,6 +51,20 @@ fn it_stays_where_nobody_has_room_and_while_people_or_a_failed_try_forbid_it() {
 }
 
 #[test]
+fn after_a_crash_one_with_room_is_preferred_and_one_without_is_better_than_nobody() {
+    let mut view = leader();
+    view.local.postgres = crate::view::Postgres::Stopped(stopped(false));
+    document(&mut view).sync_set = members(&["n2", "n3"]);
+    document(&mut view).acks = 2;
+    let heir = |view: &View| swapped(&decide(view)).unwrap().handoff_to.clone();
+    assert_eq!(heir(&view), Some(name("n2")));
+    peer_report(&mut view, "n2").disk_low = true;
+    assert_eq!(heir(&view), Some(name("n3")));
+    peer_report(&mut view, "n3").disk_low = true;
+    assert_eq!(heir(&view), Some(name("n2")));
+}
+
+#[test]
 fn low_is_low_until_there_is_a_good_deal_more() {
     let mut view = leader();
     let mut see = |free| {
