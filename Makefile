@@ -5,7 +5,7 @@ SEEDS ?= 10000
 KILLS ?= 200
 # Fault campaign: how many faults in each set-up, in which set-ups, from which seed on.
 FAULTS ?= 300
-SETUPS ?= two-and-bucket,three-in-sync,three-in-async
+SETUPS ?= two-in-sync,three-in-sync,three-in-quorum,three-in-async
 SEED   ?= 1
 # Failover benchmark: how many runs each median is taken over.
 RUNS  ?= 10
@@ -59,7 +59,7 @@ demo: setup ## Three nodes on this machine: failover, rejoin, switchover, with r
 test: setup-tests ## All tests, those on real PostgreSQL among them
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace $(if $(HARNESSLESS),-E 'not ($(foreach t,$(HARNESSLESS),binary(=$(t)) +) none())') $(TEST_ARGS)
-	$(foreach t,$(HARNESSLESS),$(CARGO) test --locked -p pgdock-tests -p pgdock-model --test $(t) &&) true
+	$(foreach t,$(HARNESSLESS),$(CARGO) test --locked --workspace --test $(t) &&) true
 	$(CARGO) test --locked --workspace --doc
 else
 	$(CARGO) test --locked --workspace $(TEST_ARGS)

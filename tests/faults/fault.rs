@@ -351,7 +351,7 @@ mod tests {
     fn every_kind_is_drawn_and_a_seed_always_draws_the_same() {
         let draw = |seed| {
             let mut rng = StdRng::seed_from_u64(seed);
-            (0..2000).map(|_| Fault::draw(&mut rng, Setup::TwoAndBucket)).collect::<Vec<_>>()
+            (0..2000).map(|_| Fault::draw(&mut rng, Setup::TwoInSync)).collect::<Vec<_>>()
         };
         let drawn = draw(1);
         assert_eq!(drawn, draw(1));

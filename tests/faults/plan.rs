@@ -75,9 +75,9 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_plan_whatever_the_number_of_faults() {
-        let (short, long) = (Plan::of(7, Setup::TwoAndBucket, 5, None), Plan::of(7, Setup::TwoAndBucket, 50, None));
+        let (short, long) = (Plan::of(7, Setup::TwoInSync, 5, None), Plan::of(7, Setup::TwoInSync, 50, None));
         assert_eq!(short.faults[..], long.faults[..5]);
         assert_eq!(short.mode, Mode::Single);
-        assert!(short.replay().ends_with("--seed 7 --faults 5 --setup two-and-bucket --mode single"));
+        assert!(short.replay().ends_with("--seed 7 --faults 5 --setup two-in-sync --mode single"));
     }
 }

@@ -19,9 +19,11 @@ use crate::real::{Options, RealCluster};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Setup {
     /// Two nodes and a witness, and no third machine: `sync`.
-    TwoAndBucket,
+    TwoInSync,
     /// Three nodes, in `sync`.
     ThreeInSync,
+    /// Three nodes, in `quorum`: any of the two standbys has each commit.
+    ThreeInQuorum,
     /// Three nodes, in `async`.
     ThreeInAsync,
 }
@@ -33,14 +35,15 @@ pub(super) const LAG_BYTES_MAX: u64 = 1 << 20;
 
 impl Setup {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::TwoAndBucket, Self::ThreeInSync, Self::ThreeInAsync];
+    pub const ALL: [Self; 4] = [Self::TwoInSync, Self::ThreeInSync, Self::ThreeInQuorum, Self::ThreeInAsync];
 
     /// Its name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::TwoAndBucket => "two-and-bucket",
+            Self::TwoInSync => "two-in-sync",
             Self::ThreeInSync => "three-in-sync",
+            Self::ThreeInQuorum => "three-in-quorum",
             Self::ThreeInAsync => "three-in-async",
         }
     }
@@ -48,13 +51,17 @@ impl Setup {
     /// How many nodes.
     #[must_use]
     pub fn nodes(self) -> usize {
-        if self == Self::TwoAndBucket { 2 } else { 3 }
+        if self == Self::TwoInSync { 2 } else { 3 }
     }
 
     /// What an acknowledged commit means.
     #[must_use]
     pub fn durability(self) -> Durability {
-        if self == Self::ThreeInAsync { Durability::Async } else { Durability::Sync }
+        match self {
+            Self::TwoInSync | Self::ThreeInSync => Durability::Sync,
+            Self::ThreeInQuorum => Durability::Quorum,
+            Self::ThreeInAsync => Durability::Async,
+        }
     }
 
     /// How long a right lasts.

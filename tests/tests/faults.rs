@@ -3,7 +3,7 @@
 //! ```text
 //! cargo test -p pgdock-tests --test faults                              a short run in each set-up
 //! cargo test -p pgdock-tests --test faults -- --seed 7 --faults 20      that seed, in each set-up
-//!     --setup two-and-bucket|three-in-sync|three-in-async               in this one only
+//!     --setup two-in-sync|three-in-sync|three-in-quorum|three-in-async  in this one only
 //!     --seeds 30                                                        so many seeds, from --seed on
 //!     --total 300                                                       so many that there are this many faults
 //!     --mode single|mixed                                               how faults follow each other
