@@ -24,10 +24,23 @@ pub(super) fn lies_on(leader: &Report, standby: &Standby) -> bool {
     leader.history.as_ref().is_some_and(|h| h.contains(standby.timeline, end))
 }
 
+/// The leader itself serves this standby, on a timeline that its last report does not know yet: PostgreSQL streams
+/// nothing that is not on its own history, so that the report is the older of the two. A leader that goes through
+/// recovery within its reign begins a timeline, and its term stays what it was.
+fn outran(leader: &Report, standby: &Standby) -> bool {
+    standby.receiving
+        && standby.upstream.as_ref() == Some(&leader.node)
+        && leader.history.as_ref().is_some_and(|h| h.timeline < standby.timeline)
+}
+
 pub(super) fn check(view: &View, d: &mut Decision) {
     let (Some(record), Some(standby)) = (view.witness.record(), view.local.postgres.as_standby()) else { return };
     let Some(leader) = present_leader(view) else { return };
     if view.busy.is_some() || !standby.end_known || view.witness.unsettled() || lies_on(leader, standby) {
+        return;
+    }
+    if outran(leader, standby) {
+        d.watchful = true;
         return;
     }
     if !view.policy.rules.hold(Rule::CompareHistory) {

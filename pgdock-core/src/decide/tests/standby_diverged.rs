@@ -28,6 +28,26 @@ fn wal_past_the_fork_is_rewound() {
 }
 
 #[test]
+fn whoever_streams_from_a_newer_timeline_of_the_leaders_does_not_go_by_its_old_report() {
+    let mut view = standby("n2");
+    // The leader went through recovery within its reign, and began timeline 3. Its report is from before.
+    my_standby(&mut view).timeline = TimelineId(3);
+    let any_rewind = |view: &View| decide(view).actions.iter().any(|a| matches!(a, Action::Rewind { .. }));
+    assert!(!any_rewind(&view));
+    // The same without the leader's WAL behind it, or with another's: a timeline that the leader knows nothing of.
+    my_standby(&mut view).receiving = false;
+    assert!(any_rewind(&view));
+    let standby = my_standby(&mut view);
+    (standby.receiving, standby.upstream) = (true, Some(name("n3")));
+    assert!(any_rewind(&view));
+    // And what ends past the fork of a timeline that the leader tells of has diverged, whoever streams.
+    let mut view = diverged();
+    let standby = my_standby(&mut view);
+    (standby.receiving, standby.detached, standby.upstream) = (true, false, Some(name("n1")));
+    assert!(wants(&decide(&view), &rewind()));
+}
+
+#[test]
 fn nothing_is_rewound_before_the_end_is_known_or_while_a_swap_is_open() {
     let mut view = diverged();
     my_standby(&mut view).end_known = false;
