@@ -4,5 +4,6 @@
 
 pub mod faults;
 pub mod real;
+pub mod signals;
 pub mod simulation;
 pub mod stores;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgdock_core::postgres::process::Family;
 use pgdock_core::{Error, NodeName, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use tokio::sync::Mutex;
 
 use super::fault::{During, Fault, From, Part, Trouble, Way, Whom};
@@ -17,6 +17,7 @@ use super::hook::{Hook, first_to_say};
 use super::lab::{Block, CLIENTS, How, Lab, WITNESS, cannot};
 use super::setup::{Setup, set_clock};
 use crate::real::RealCluster;
+use crate::signals::stop;
 
 /// How long something may take to begin, in the midst of which somebody is to be shot.
 const BEGINS_WITHIN: Duration = Duration::from_secs(20);
@@ -169,7 +170,7 @@ impl Ground {
                 // Until there is none left that was born meanwhile.
                 for _ in 0..3 {
                     for pid in self.cluster.postgres_pids(node) {
-                        let _ = kill_process(pid, Signal::STOP);
+                        stop(pid);
                     }
                 }
             }
@@ -303,7 +304,7 @@ impl Ground {
     /// Has the leader hold WAL that no standby gets, and lose its power; once another one leads, it is back.
     pub(super) async fn diverge(&self, leader: &NodeName) -> Result<()> {
         for pid in self.wal_senders(leader) {
-            let _ = kill_process(pid, Signal::STOP);
+            stop(pid);
         }
         // Writes go on, acknowledged or not, and are in its WAL. Not for so long that it goes on alone.
         tokio::time::sleep(Duration::from_millis(400)).await;

@@ -25,6 +25,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
 use super::enclosure;
+use crate::signals::{state, stopped};
 
 /// The host that the witness is on.
 pub const WITNESS: &str = "witness";
@@ -286,7 +287,7 @@ impl Lab {
 
     /// Stops every process on a host in the midst of what it does, as a hypervisor does.
     pub async fn freeze(&self, host: &str) {
-        self.each(host, Signal::STOP, |pid| !matches!(state(pid), Some('T' | 'Z' | 'X') | None)).await;
+        self.each(host, Signal::STOP, |pid| state(pid).is_some_and(|s| !stopped(s))).await;
     }
 
     /// Lets every process on a host go on.
@@ -317,13 +318,6 @@ impl Lab {
 
 fn namespace_file(host: &str) -> PathBuf {
     Path::new("/run/netns").join(host)
-}
-
-/// The state of a process, as `/proc` has it; `None` where it is gone.
-pub(super) fn state(pid: Pid) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    // The name, in parentheses, may hold anything.
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 async fn ip(args: &[&str], input: &str) -> Result<()> {

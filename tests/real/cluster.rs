@@ -230,13 +230,16 @@ impl RealCluster {
         self.agents().get(node).map(Child::id)
     }
 
-    /// Sends a signal to a node's agent.
+    /// Sends a signal to a node's agent. One that is stopped has stopped when this returns.
     ///
     /// # Panics
     /// Where there is none.
     pub fn signal_agent(&self, node: &NodeName, signal: rustix::process::Signal) {
         let pid = self.agent_pid(node).expect("an agent runs");
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+        if signal == rustix::process::Signal::STOP {
+            return crate::signals::stop(pid);
+        }
         rustix::process::kill_process(pid, signal).expect("the agent can be signalled");
         if signal == rustix::process::Signal::KILL
             && let Some(mut child) = self.agents().remove(node)

@@ -36,10 +36,10 @@ impl RealCluster {
     /// Stops a whole node in the midst of what it does, as a hypervisor does: agent, deadman, PostgreSQL.
     pub fn freeze(&self, node: &NodeName) {
         self.signal_agent(node, Signal::STOP);
-        signal_all(self.deadman_pid(node), Signal::STOP);
+        stop_all(self.deadman_pid(node));
         // Until there is none left that was born meanwhile.
         for _ in 0..3 {
-            signal_all(self.postgres_pids(node), Signal::STOP);
+            stop_all(self.postgres_pids(node));
         }
     }
 
@@ -82,6 +82,10 @@ pub(super) fn signal_all(pids: impl IntoIterator<Item = Pid>, signal: Signal) {
         // It may have ended by itself.
         let _ = kill_process(pid, signal);
     }
+}
+
+pub(super) fn stop_all(pids: impl IntoIterator<Item = Pid>) {
+    pids.into_iter().for_each(crate::signals::stop);
 }
 
 fn processes(matches: impl Fn(&Path) -> bool) -> Vec<Pid> {

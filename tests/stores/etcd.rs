@@ -9,10 +9,12 @@ use pgdock_core::executor::{ExecutorExt as _, LocalExecutor};
 use pgdock_core::witness::etcd::EtcdConfig;
 use pgdock_core::witness::http::Tls;
 use pgdock_core::witness::{EtcdWitness, Witness, fresh_nonce};
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::SecretString;
 
 use super::skip;
 use crate::real::until;
+use crate::signals::stop;
 
 /// An etcd. It ends when it is dropped.
 #[derive(Debug)]
@@ -111,17 +113,16 @@ impl TestEtcd {
 
     /// Stops it in the midst of what it does.
     pub fn freeze(&self) {
-        self.signal(rustix::process::Signal::STOP);
+        stop(self.pid());
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(rustix::process::Signal::CONT);
+        kill_process(self.pid(), Signal::CONT).expect("etcd runs");
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
-        rustix::process::kill_process(pid, signal).expect("etcd runs");
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.process)
     }
 }
 

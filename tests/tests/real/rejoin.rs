@@ -9,7 +9,8 @@ use pgdock_core::postgres::version::Binaries;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result};
 use pgdock_tests::real::{Ack, RealCluster, missing, until};
-use rustix::process::{Pid, Signal, kill_process};
+use pgdock_tests::signals::stop;
+use rustix::process::{Pid, Signal};
 
 use crate::common::{SOON, on, options, rejoined, taken_over};
 
@@ -33,7 +34,7 @@ async fn diverge(cluster: &mut RealCluster) -> Result<NodeName> {
 
     // The process that sends WAL sends no more; what it holds dies with it.
     let sender: i32 = client.query_one("SELECT pid FROM pg_stat_replication", &[]).await.map_err(failed)?.get(0);
-    kill_process(Pid::from_raw(sender).expect("a pid"), Signal::STOP).expect("it can be stopped");
+    stop(Pid::from_raw(sender).expect("a pid"));
     let insert = format!("INSERT INTO acknowledged SELECT generate_series(1, {ALONE})");
     client.batch_execute(&insert).await.map_err(failed)?;
     cluster.kill_both(&old);

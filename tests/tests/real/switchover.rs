@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, ErrorKind};
-use rustix::process::{Pid, Signal, kill_process};
+use pgdock_tests::signals::stop;
+use rustix::process::Pid;
 
 use crate::common::{SOON, nothing_lost, on, options, said, writer};
 
@@ -119,7 +120,7 @@ async fn one_that_overruns_its_budget_is_rolled_back() {
         let client = cluster.route()?.connect().await?;
         let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
         let backend: i32 = row.map_err(|e| Error::unavailable("a statement failed").because(e))?.get(0);
-        kill_process(Pid::from_raw(backend).expect("a pid"), Signal::STOP).expect("it can be stopped");
+        stop(Pid::from_raw(backend).expect("a pid"));
 
         let failed = cluster.pgdock(&["switchover"]).await?;
         assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));

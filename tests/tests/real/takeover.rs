@@ -6,7 +6,8 @@ use pgdock_core::Error;
 use pgdock_core::event::{Event, EventKind};
 use pgdock_core::witness::record::Durability;
 use pgdock_tests::real::until;
-use rustix::process::{Pid, Signal, kill_process};
+use pgdock_tests::signals::stop;
+use rustix::process::Pid;
 
 use crate::common::{SOON, nothing_lost, on, options, probes, reigns, rejoined, taken_over, writer};
 
@@ -89,7 +90,7 @@ async fn async_hands_over_what_only_the_crashed_primarys_disk_holds() {
         .await?;
         // The process that sends WAL sends no more. What is written now is more than a segment holds.
         let sender: i32 = client.query_one("SELECT pid FROM pg_stat_replication", &[]).await.map_err(failed)?.get(0);
-        kill_process(Pid::from_raw(sender).expect("a pid"), Signal::STOP).expect("it can be stopped");
+        stop(Pid::from_raw(sender).expect("a pid"));
         client
             .batch_execute(
                 "ALTER TABLE rows ADD COLUMN filler text;
