@@ -9,9 +9,11 @@ mod hands;
 mod lock;
 mod notices;
 pub mod peers;
+mod policy;
 mod publish;
 mod start;
 mod state;
 pub mod tls;
 
-pub use start::{Agent, AgentBuilder, host_port, policy};
+pub use policy::policy;
+pub use start::{Agent, AgentBuilder, host_port};

@@ -91,7 +91,7 @@ pub struct Policy {
     /// A peer that was not heard for so long is silent.
     pub silent_after: Duration,
     /// A leader that was not heard for so long, without further evidence of its death, is suspected.
-    /// More than `silent_after + heartbeat`, so that a leader that lives drops a silent standby first.
+    /// Enough more than `silent_after` that a leader that lives has dropped a silent standby first.
     pub suspect_after: Duration,
     /// In `async`: how far behind the leader's last known position a successor may be, in bytes.
     pub lag_bytes_max: u64,

@@ -15,12 +15,12 @@ use crate::agent::deadman::{Deadman, DeadmanConfig};
 use crate::agent::driver::{Driver, Parts, Proof};
 use crate::agent::hands::Hands;
 use crate::agent::peers::{self, PeersConfig};
+use crate::agent::policy::policy;
 use crate::agent::publish::publish;
 use crate::agent::state::StateFile;
 use crate::agent::{lock, tls};
 use crate::clock::{Clock, SystemClock};
 use crate::decide::Decision;
-use crate::decide::rules::Rules;
 use crate::event::EventLog;
 use crate::failover_ip::{FailoverIp, ScriptFailoverIp};
 use crate::postgres::instance::{Instance, InstanceConfig};
@@ -28,7 +28,7 @@ use crate::postgres::os_user::OsUser;
 use crate::postgres::version::Binaries;
 use crate::secrets::Secrets;
 use crate::settings::{FailoverIpSettings, Settings, env_file};
-use crate::view::{MemberPolicy, Policy, Trust, View};
+use crate::view::{Trust, View};
 use crate::witness::{self, Witness};
 use crate::{Error, NodeName, Result};
 
@@ -153,38 +153,6 @@ fn from_settings(settings: &FailoverIpSettings) -> Result<Arc<dyn FailoverIp>> {
             }
             Ok(Arc::new(ip))
         }
-    }
-}
-
-/// The part of the settings that decisions rest on.
-#[must_use]
-pub fn policy(settings: &Settings, failover_ip: bool) -> Policy {
-    let failover = &settings.failover;
-    let silent_after = settings.agent.beat * 5;
-    Policy {
-        cluster: settings.cluster.name.clone(),
-        durability: failover.durability,
-        acks: failover.acks,
-        strict: failover.strict,
-        heartbeat: failover.heartbeat,
-        ttl: failover.ttl,
-        // A kill takes milliseconds; a busy machine may need longer to get to it.
-        margin: (failover.ttl / 20).max(Duration::from_millis(200)),
-        silent_after,
-        suspect_after: silent_after + failover.heartbeat + settings.agent.beat,
-        lag_bytes_max: failover.lag_bytes_max,
-        members: settings
-            .nodes
-            .iter()
-            .map(|(name, n)| {
-                let address = host_port(&n.address, n.postgres_port);
-                (name.clone(), MemberPolicy { priority: n.priority, failover: n.failover, address })
-            })
-            .collect(),
-        rejoin_budget: failover.rejoin_budget,
-        disk_free_min: failover.disk_free_min,
-        failover_ip,
-        rules: Rules::default(),
     }
 }
 
