@@ -41,6 +41,7 @@ mod sync_set;
 mod sync_target;
 mod tail;
 mod upkeep;
+mod wal_gone;
 mod witness_broken;
 mod witness_stale;
 
@@ -93,6 +94,7 @@ pub fn decide(view: &View) -> Decision {
     data_missing::check(view, &mut d);
     standby_stopped::check(view, &mut d);
     standby_diverged::check(view, &mut d);
+    wal_gone::check(view, &mut d);
     standby_not_following::check(view, &mut d);
     // Keeping informed.
     witness_broken::check(view, &mut d);

@@ -88,6 +88,9 @@ pub struct Aid {
     /// Its PostgreSQL was primary and crashed: it serves the end of the WAL to an heir before it hands over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<Box<Tail>>,
+    /// Where the oldest WAL begins that it can still send; only a primary tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_wal: Option<Lsn>,
     /// It has taken the end of the WAL of a primary that crashed: all that it served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took: Option<Box<Crash>>,

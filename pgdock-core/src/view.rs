@@ -148,6 +148,9 @@ pub struct Durable {
     /// failed (which leaves `rewinding` set, too).
     #[serde(default)]
     pub reclone: bool,
+    /// The data directory is a copy, and has not streamed since it was made.
+    #[serde(default)]
+    pub copied: bool,
     /// The term for which PostgreSQL was last made a primary here.
     #[serde(default)]
     pub reign: Term,

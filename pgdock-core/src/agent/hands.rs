@@ -125,6 +125,7 @@ impl Hands {
             .update(|d| {
                 d.rewinding = false;
                 d.rewound = false;
+                d.copied = true;
                 d.reclone = false;
                 d.bootstrapping = false;
             })

@@ -27,6 +27,7 @@ mod switchover;
 mod sync_set;
 mod tail;
 mod upkeep;
+mod wal_gone;
 mod witness_broken;
 mod witness_stale;
 

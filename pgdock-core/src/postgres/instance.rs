@@ -36,6 +36,7 @@ mod follow;
 mod layout;
 mod names;
 mod observe;
+mod oldest_wal;
 mod prepare;
 mod promote;
 mod rewind;
@@ -156,6 +157,8 @@ struct Memory {
     history: Option<crate::History>,
     /// How much room is left, and when that was asked last.
     room: Room,
+    /// Where the oldest WAL on disk begins.
+    oldest_wal: oldest_wal::OldestWal,
 }
 
 /// What is known of the room on the disk.

@@ -67,6 +67,7 @@ impl View {
             relay: d.relay.clone().map(Box::new),
             document: told.map(|s| Box::new(Told { record: s.record.clone(), version: s.version.clone() })),
             tail: d.tail.clone().map(Box::new),
+            oldest_wal: self.local.oldest_wal,
             took: self.took.clone().map(Box::new),
         }
     }

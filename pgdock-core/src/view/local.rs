@@ -19,6 +19,8 @@ pub struct Local {
     pub postgres: Postgres,
     /// Starts that failed one after the other.
     pub start_failures: u32,
+    /// Where the oldest WAL begins that a primary here can still send.
+    pub oldest_wal: Option<Lsn>,
     /// When each standby last moved, kept from one observation to the next.
     pub progress: BTreeMap<Member, Progress>,
     /// Since when it was seen starting without a break.

@@ -144,3 +144,69 @@ async fn an_interrupted_rewind_ends_in_a_copy() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_standby_whose_wal_is_gone_copies_the_leader_by_itself() {
+    let mut options = options(213, 2, Durability::Async);
+    let little =
+        "max_slot_wal_keep_size = \"48MB\"\nwal_keep_size = \"0\"\nmin_wal_size = \"32MB\"\nmax_wal_size = \"48MB\"";
+    options.extra.insert("postgres.settings", little.to_owned());
+    on(options, async |cluster| {
+        let failed = |e: tokio_postgres::Error| Error::unavailable("a statement failed").because(e);
+        let primary = cluster.settled(SOON).await?;
+        let standby = cluster.nodes().into_iter().find(|node| *node != primary).expect("there are two nodes");
+        let incarnation = fs::read(cluster.data_dir(&standby).join("pgdock.incarnation")).expect("it has one");
+        let before: usize = made_anew(cluster, &standby).await?;
+        cluster.kill_both(&standby);
+
+        let client = cluster.route()?.connect().await?;
+        client.batch_execute("CREATE TABLE filler (t text)").await.map_err(failed)?;
+        let super_client = superuser(cluster, &primary).await?;
+        // What the standby needs next is in here, or before.
+        let needed: String =
+            client.query_one("SELECT pg_walfile_name(pg_current_wal_lsn())", &[]).await.map_err(failed)?.get(0);
+        until("the WAL that the standby needs is gone", 3 * SOON, async || {
+            let more = "INSERT INTO filler SELECT repeat(md5(n::text), 100) FROM generate_series(1, 8000) n";
+            let done = client.batch_execute(more).await.is_ok()
+                && super_client.batch_execute("SELECT pg_switch_wal(); CHECKPOINT").await.is_ok();
+            done && oldest_segment(cluster, &primary) > needed
+        })
+        .await?;
+
+        cluster.start_agent(&standby);
+        // It is taken for one that streams for a moment, until the leader has told it that the WAL is gone.
+        until("it is copied", SOON, async || made_anew(cluster, &standby).await.is_ok_and(|n| n > before)).await?;
+        assert_eq!(cluster.settled(SOON).await?, primary);
+        assert_eq!(made_anew(cluster, &standby).await?, before + 1);
+        let aside = cluster.settings.nodes[&standby].home.join("data.old-1").join("pgdock.incarnation");
+        assert_eq!(fs::read(aside).expect("the old data directory is kept aside"), incarnation);
+        Ok(())
+    })
+    .await;
+}
+
+/// How often a node's data directory was made anew.
+async fn made_anew(cluster: &RealCluster, node: &NodeName) -> Result<usize> {
+    let events = cluster.cluster.events(None).await?.events;
+    Ok(events.iter().filter(|e| e.node == *node && e.kind == EventKind::Cloned).count())
+}
+
+/// The name of the oldest segment of WAL that a node has.
+fn oldest_segment(cluster: &RealCluster, node: &NodeName) -> String {
+    let files = fs::read_dir(cluster.data_dir(node).join("pg_wal")).expect("there is WAL").flatten();
+    let names = files.map(|f| f.file_name().to_string_lossy().into_owned()).filter(|name| name.len() == 24);
+    names.min().expect("there is a segment")
+}
+
+/// A session of the superuser's, over the node's socket.
+async fn superuser(cluster: &RealCluster, node: &NodeName) -> Result<tokio_postgres::Client> {
+    let of = &cluster.settings.nodes[node];
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(of.home.join("run")).port(of.postgres_port).user("postgres").dbname("postgres");
+    let (client, connection) = config
+        .connect(tokio_postgres::NoTls)
+        .await
+        .map_err(|e| Error::unavailable("the superuser cannot log in").because(e))?;
+    tokio::spawn(connection);
+    Ok(client)
+}

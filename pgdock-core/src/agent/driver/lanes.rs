@@ -39,8 +39,10 @@ impl Driver {
                 .map(|seen| Local {
                     system_identifier: seen.system_identifier,
                     incarnation: seen.incarnation,
-                    postgres: seen.postgres,
                     disk_free: hands.instance.disk_free(),
+                    // Only a primary is asked for it.
+                    oldest_wal: seen.postgres.as_primary().and_then(|_| hands.instance.oldest_wal()),
+                    postgres: seen.postgres,
                     ..Local::default()
                 });
             let _ = inputs.send(Input::Observed { epoch, local });
@@ -63,8 +65,10 @@ impl Driver {
                     self.start_failures = 0;
                 }
                 local.start_failures = self.start_failures;
-                if self.view.durable.rewound && matches!(local.postgres, Postgres::Standby(_)) {
-                    self.consistent();
+                if let Postgres::Standby(standby) = &local.postgres
+                    && (self.view.durable.rewound || self.view.durable.copied && standby.receiving)
+                {
+                    self.consistent(standby.receiving);
                 }
                 self.view.observe_local(local);
                 if self.settling {
@@ -103,12 +107,17 @@ impl Driver {
         }
     }
 
-    /// A rewound data directory takes connections: it has what it needs.
-    pub(super) fn consistent(&mut self) {
+    /// A rewound data directory takes connections: it has what it needs. So has a copy that streams.
+    pub(super) fn consistent(&mut self, streams: bool) {
         self.view.durable.rewound = false;
+        self.view.durable.copied &= !streams;
         let hands = Arc::clone(&self.parts.hands);
         tokio::spawn(async move {
-            if let Err(error) = hands.state.update(|d| d.rewound = false).await {
+            let changed = hands.state.update(move |d| {
+                d.rewound = false;
+                d.copied &= !streams;
+            });
+            if let Err(error) = changed.await {
                 tracing::warn!(error = %error.chain(), "the state could not be written");
             }
         });
