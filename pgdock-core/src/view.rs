@@ -333,7 +333,7 @@ impl View {
 
     /// Notes what was observed of this node's PostgreSQL.
     pub fn observe_local(&mut self, mut local: Local) {
-        local.remember(&self.local, self.now);
+        local.remember(&self.local, self.now, self.policy.silent_after / 5);
         // Once it is low it must rise a good deal, so that the lead does not go to and fro.
         let min = self.policy.disk_free_min;
         let enough = if self.local.disk_low { min.saturating_add(min / 4) } else { min };

@@ -2,7 +2,7 @@
 //!
 //! # The driver's contract
 //! The agent of production and this simulator do the same:
-//! - The loop goes round on every event and at least every 200 ms (20 to 50 ms when `watchful`): set
+//! - The loop goes round on every event, at `wake_at`, and at least every 200 ms (20 to 50 ms when `watchful`): set
 //!   `view.now`; take in what was observed; `d = decide(&view)`; `view.extend_right(d.deadline)`; arm or
 //!   disarm the deadman with `d.deadline`; take over `d.order`, end the order on `d.verdict`; then start
 //!   each action whose lane is idle. A fence breaks into the PostgreSQL lane.
@@ -282,6 +282,8 @@ impl World {
         }
         self.publish(node, d.campaign, aid);
         let pause = if d.watchful { self.between(20 * MS, 50 * MS) } else { BEAT };
+        let wake = d.wake_at.map_or(Duration::MAX, |at| at.since(now));
+        let pause = pause.min(u64::try_from(wake.as_micros()).unwrap_or(Micros::MAX).max(MS));
         self.kick(node, pause);
     }
 

@@ -88,6 +88,8 @@ pub(crate) struct Driver {
     epoch: u64,
     observing: bool,
     observe_at: Moment,
+    /// When to decide again, whatever happens until then.
+    wake_at: Option<Moment>,
     watchful: bool,
     postgres_job: Option<JoinHandle<()>>,
     /// The number of the latest action on PostgreSQL.
@@ -131,6 +133,7 @@ impl Driver {
             epoch: 0,
             observing: false,
             observe_at: Moment::default(),
+            wake_at: None,
             watchful: true,
             postgres_job: None,
             job: 0,
@@ -172,7 +175,8 @@ impl Driver {
         loop {
             self.observe();
             let now = self.parts.clock.now();
-            let pause = self.observe_at.since(now).clamp(Duration::from_millis(1), beat);
+            let next = self.wake_at.map_or(self.observe_at, |at| at.min(self.observe_at));
+            let pause = next.since(now).clamp(Duration::from_millis(1), beat);
             tokio::select! {
                 biased;
                 Some(input) = self.returned.recv() => self.take(input),
@@ -261,6 +265,11 @@ impl Driver {
         match event {
             PeerEvent::Heard(report) => {
                 self.strangers.remove(&report.node);
+                let before = self.view.peers.get(&report.node).and_then(|p| p.report.as_ref());
+                if before.is_none_or(|b| (b.state, b.incarnation) != (report.state, report.incarnation)) {
+                    // What it does to its PostgreSQL changes who streams from this one.
+                    self.observe_at = now;
+                }
                 self.view.heard(*report);
             }
             PeerEvent::Refused(node) => {
@@ -316,6 +325,7 @@ impl Driver {
         if let Some(verdict) = d.verdict.take() {
             self.end_order(verdict);
         }
+        self.wake_at = d.wake_at;
         self.watchful = d.watchful || self.view.busy.is_some();
         if self.watchful {
             self.observe_at = self.observe_at.min(self.view.now + WATCHFUL);

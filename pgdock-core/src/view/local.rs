@@ -1,6 +1,7 @@
 //! [`Local`]: what a node knows of its own PostgreSQL.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::node::{Incarnation, Member};
@@ -21,6 +22,8 @@ pub struct Local {
     pub start_failures: u32,
     /// Where the oldest WAL begins that a primary here can still send.
     pub oldest_wal: Option<Lsn>,
+    /// When it was observed.
+    pub observed_at: Option<Moment>,
     /// When each standby last moved, kept from one observation to the next.
     pub progress: BTreeMap<Member, Progress>,
     /// Since when it was seen starting without a break.
@@ -38,7 +41,8 @@ pub struct Local {
 pub struct Progress {
     /// Up to where its disk holds the WAL.
     pub flushed: Lsn,
-    /// When it last streamed and either moved or lacked nothing.
+    /// When it last streamed and either lacked nothing or moved; where that was seen to have happened since the
+    /// observation before, the earlier of the two, but no more than a beat ago.
     pub moved_at: Moment,
 }
 
@@ -259,7 +263,8 @@ impl Postgres {
 
 impl Local {
     /// Takes over from the observation before this one what only a series of them tells.
-    pub(super) fn remember(&mut self, before: &Self, now: Moment) {
+    pub(super) fn remember(&mut self, before: &Self, now: Moment, beat: Duration) {
+        self.observed_at = Some(now);
         if matches!(self.postgres, Postgres::Starting { .. }) {
             self.starting_since = before.starting_since.or(Some(now));
         }
@@ -287,8 +292,11 @@ impl Local {
         }
         for (member, sender) in &primary.senders {
             let entry = self.progress.entry(member.clone()).or_insert(Progress { flushed: Lsn(0), moved_at: now });
-            if sender.streaming && (sender.flushed > entry.flushed || sender.flushed >= primary.flushed) {
+            if sender.streaming && sender.flushed >= primary.flushed {
                 entry.moved_at = now;
+            } else if sender.streaming && sender.flushed > entry.flushed {
+                // It may have stopped right after the observation before: commits hang since then, not since now.
+                entry.moved_at = entry.moved_at.max(before.observed_at.unwrap_or(now)).max(now - beat);
             }
             entry.flushed = sender.flushed;
         }
@@ -316,5 +324,41 @@ mod tests {
         assert_eq!(Names::from_setting("ANY 1 (\"n2:0000000a\")").unwrap().count, 1);
         assert_eq!(Names::from_setting("*"), None);
         assert_eq!(Names::from_setting("FIRST 1 (a)"), None);
+    }
+
+    /// A primary at 2000 that sees its standby at this position.
+    fn sees(flushed: u64) -> Local {
+        let sender = Sender { streaming: true, flushed: Lsn(flushed), replayed: Lsn(flushed), replay_lag_ms: None };
+        let postgres = Postgres::Primary(Primary {
+            timeline: TimelineId(1),
+            flushed: Lsn(2000),
+            history: History::new(TimelineId(1)),
+            names: Names::none(),
+            names_settled: true,
+            senders: [("n2:0000000a".parse().unwrap(), sender)].into(),
+            slots: BTreeSet::new(),
+        });
+        Local { postgres, ..Local::default() }
+    }
+
+    #[test]
+    fn a_standby_that_stops_counts_as_silent_from_no_later_than_it_did() {
+        let at = |millis| Moment(Duration::from_millis(millis));
+        let beat = Duration::from_millis(200);
+        let mut local = Local::default();
+        let mut observe = |millis, flushed| {
+            let mut next = sees(flushed);
+            next.remember(&local, at(millis), beat);
+            local = next;
+            local.progress.values().next().unwrap().moved_at
+        };
+        assert_eq!(observe(1000, 2000), at(1000), "it lacks nothing");
+        // It has moved at some time since the observation before.
+        assert_eq!(observe(1150, 1900), at(1000));
+        assert_eq!(observe(1300, 1950), at(1150));
+        // An observation that took long is no reason to drop it.
+        assert_eq!(observe(2300, 1960), at(2100));
+        assert_eq!(observe(2400, 1960), at(2100), "it stands still");
+        assert_eq!(observe(2500, 2000), at(2500));
     }
 }
