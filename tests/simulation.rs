@@ -19,6 +19,7 @@ pub mod job;
 pub mod network;
 pub mod node;
 pub mod observe;
+pub mod plot;
 pub mod postgres;
 pub mod rejoin;
 pub mod replication;

@@ -36,6 +36,11 @@ impl World {
         if self.healing {
             return;
         }
+        if let Some(plot) = self.scenario.plot {
+            let next = self.plot(plot);
+            self.after(next, Event::Strike);
+            return;
+        }
         let every = self.scenario.fault_every;
         let next = self.between(every / 5, every * 2);
         self.after(next, Event::Strike);

@@ -10,6 +10,8 @@ use pgdock_core::witness::record::Durability;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::plot::Plot;
+
 /// Microseconds of virtual time.
 pub type Micros = u64;
 
@@ -62,6 +64,8 @@ pub struct Scenario {
     pub outages_only: bool,
     /// Nothing goes wrong but that the primary's PostgreSQL crashes now and then, while the others stream.
     pub crashes_only: bool,
+    /// Nothing goes wrong but what somebody plots.
+    pub plot: Option<Plot>,
     /// The priorities of the nodes.
     pub priorities: Vec<u32>,
     /// Whether the last of three nodes or more may lead.
@@ -104,11 +108,30 @@ impl Scenario {
             operator: if rng.random_bool(0.4) { 0.0 } else { rng.random_range(0.0..0.5) },
             write_every: rng.random_range(15..60) * MS,
             crashes_only: false,
+            plot: None,
         };
-        match durability {
+        let drawn = match durability {
             Durability::Async => drawn.maybe_crashes(),
             _ => drawn.maybe_quorum(),
+        };
+        drawn.maybe_plot()
+    }
+
+    /// In a few of the runs nothing happens but a plot.
+    fn maybe_plot(mut self) -> Self {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0x9_1074);
+        if self.wide || self.outages_only || self.crashes_only || !rng.random_bool(0.1) {
+            return self;
         }
+        (self.loss, self.witness_trouble, self.operator) = (0.0, 0.0, 0.0);
+        (self.reckless, self.last_may_lead) = (false, true);
+        if rng.random_bool(0.4) {
+            self.plot = Some(Plot::OldTale);
+        } else {
+            self.plot = Some(Plot::EarlyReturn);
+            (self.durability, self.nodes, self.acks) = (Durability::Quorum, 3, 1);
+        }
+        self
     }
 
     /// In some of the runs in `async` nothing happens but crashes.

@@ -15,6 +15,7 @@ use super::actor::Fault;
 use super::invariants::{Ledger, Violation};
 use super::network::Network;
 use super::node::Node;
+use super::plot::Stage;
 use super::replication::Stream;
 use super::scenario::{MS, Micros, SECOND, Scenario};
 use super::trace::Trace;
@@ -124,6 +125,8 @@ pub struct World {
     pub ledger: Ledger,
     /// What happened.
     pub trace: Trace,
+    /// How far a plot has come.
+    pub stage: Stage,
     /// The first violation.
     pub violation: Option<Violation>,
     /// All faults have stopped.
@@ -176,6 +179,7 @@ impl World {
             streams: Vec::new(),
             ledger: Ledger::default(),
             trace: Trace::new(verbose),
+            stage: Stage::default(),
             violation: None,
             healing: false,
             healing_since: 0,

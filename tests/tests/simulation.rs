@@ -16,7 +16,7 @@ use pgdock_tests::simulation::{Outcome, Scenario, run};
 /// How many seeds a usual run tries.
 const SEEDS: u64 = 1_500;
 /// Within so many seeds a dropped rule must show.
-const SEEDS_FOR_MUTATION: u64 = 12_000;
+const SEEDS_FOR_MUTATION: u64 = 4_000;
 /// How much of the trace a failure prints.
 const TAIL: usize = 120;
 
