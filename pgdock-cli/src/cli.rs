@@ -74,6 +74,7 @@ pub(crate) enum Command {
     Reload(commands::reload::ReloadArgs),
     Clone(commands::clone::CloneArgs),
     Rejoin(commands::rejoin::RejoinArgs),
+    Diverged(commands::diverged::DivergedArgs),
     SmokeTest(commands::smoke_test::SmokeTestArgs),
     Dsn(commands::dsn::DsnArgs),
     Witness(commands::witness::WitnessArgs),

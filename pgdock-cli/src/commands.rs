@@ -5,6 +5,7 @@ pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod deadman;
 pub(crate) mod demo;
+pub(crate) mod diverged;
 pub(crate) mod down;
 pub(crate) mod dsn;
 pub(crate) mod events;
@@ -44,6 +45,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Reload(args) => reload::run(context, args).await,
         Command::Clone(args) => clone::run(context, args).await,
         Command::Rejoin(args) => rejoin::run(context, args).await,
+        Command::Diverged(args) => diverged::run(context, args).await,
         Command::SmokeTest(args) => smoke_test::run(context, args).await,
         Command::Dsn(args) => dsn::run(context, args).await,
         Command::Witness(args) => witness::run(context, args).await,

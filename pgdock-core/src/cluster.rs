@@ -8,6 +8,7 @@
 //!
 //! It decides nothing: agents do. What it is asked to change, it asks of the agent that can.
 
+mod diverged;
 mod dsn;
 mod events;
 mod orders;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 
+pub use diverged::ClusterDiverged;
 pub use dsn::Dsn;
 pub use events::ClusterEvents;
 pub use orders::{Failover, Switchover};

@@ -16,6 +16,7 @@ mod address_astray;
 mod bootstrap;
 mod campaign;
 mod candidate;
+mod commits_kept;
 mod data_foreign;
 mod data_missing;
 mod deposed;
@@ -97,6 +98,7 @@ pub fn decide(view: &View) -> Decision {
     wal_gone::check(view, &mut d);
     standby_not_following::check(view, &mut d);
     // Keeping informed.
+    commits_kept::check(view, &mut d);
     witness_broken::check(view, &mut d);
     swap::move_on(view, &mut d);
     witness_stale::check(view, &mut d);

@@ -77,6 +77,8 @@ pub enum EventKind {
     WalTaken,
     /// The data directory was taken back to the fork.
     Rewound,
+    /// WAL that nobody else has was put aside before a rewind.
+    Diverged,
     /// The data directory was copied anew.
     Cloned,
     /// Other standbys than before hold every acknowledged commit.

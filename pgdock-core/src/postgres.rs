@@ -4,6 +4,7 @@ pub mod command;
 pub mod conf_file;
 pub mod conninfo;
 pub mod control_data;
+pub mod diverged;
 pub mod instance;
 pub mod lsn;
 pub mod os_user;
@@ -13,6 +14,7 @@ pub mod session;
 pub mod timeline;
 pub mod version;
 pub mod wal_aside;
+pub mod wal_changes;
 pub mod wal_tail;
 
 pub use instance::{Instance, InstanceConfig, Secrets};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgdock_core::cluster::ClusterStatus;
-use pgdock_core::postgres::wal_aside::Diverged;
+use pgdock_core::postgres::diverged::Diverged;
 use pgdock_core::{Error, NodeName, Result, TimelineId};
 
 use super::client::{Clients, ROAMING, TABLE, make_table, names};

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgdock_core::postgres::wal_aside::Diverged;
+use pgdock_core::postgres::diverged::Diverged;
+use pgdock_core::postgres::wal_changes::Commit;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Lsn, TimelineId};
 
@@ -161,7 +162,7 @@ impl Verdict {
                 report.node.as_str() == node(write)
                     && report.timeline == place.timeline
                     && (report.fork <= place.lsn && place.lsn <= report.end
-                        || report.commits.iter().any(|commit| commit.xid == place.xid))
+                        || committed(report).any(|commit| commit.xid == place.xid))
             });
             if !reported {
                 self.violations.push(format!(
@@ -249,10 +250,15 @@ pub(super) fn seconds(at: Micros) -> f64 {
     seconds
 }
 
+/// The transactions that committed behind a fork.
+fn committed(report: &Diverged) -> impl Iterator<Item = &Commit> {
+    report.changes.iter().flat_map(|changes| &changes.commits)
+}
+
 #[cfg(test)]
 mod tests {
     use pgdock_core::NodeName;
-    use pgdock_core::postgres::wal_aside::Commit;
+    use pgdock_core::postgres::wal_changes::Changes;
 
     use super::*;
 
@@ -367,13 +373,14 @@ mod tests {
             end: Lsn(0x0100_0b00),
             found_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             files: Vec::new(),
-            commits: Vec::new(),
-            relations: BTreeSet::new(),
+            changes: Some(Changes::default()),
+            incomplete: None,
         };
         evidence.diverged.push(report);
         // The first write began before the fork, its commit is behind it.
         assert!(violations(&evidence).contains("lost and not reported: 9"));
-        evidence.diverged[0].commits.push(Commit { xid: 9, lsn: Lsn(0x0100_0990), at: String::new() });
+        let commit = Commit { xid: 9, lsn: Lsn(0x0100_0990), at: String::new() };
+        evidence.diverged[0].changes.as_mut().unwrap().commits.push(commit);
         assert_eq!(violations(&evidence), "");
         assert_eq!(Verdict::of(&evidence).lost, 2);
 

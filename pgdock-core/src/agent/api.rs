@@ -27,6 +27,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 mod auth;
+mod diverged;
 mod feed;
 mod health;
 mod metrics;
@@ -73,7 +74,12 @@ pub fn router(state: ApiState, shutdown: CancellationToken) -> Router {
         state,
         shutdown,
     };
-    let mut guarded = Router::new().route("/v1/reports", get(reports)).route("/v1/wal", get(wal::wal));
+    let mut guarded = Router::new()
+        .route("/v1/reports", get(reports))
+        .route("/v1/wal", get(wal::wal))
+        .route("/v1/diverged", get(diverged::list))
+        .route("/v1/diverged/{id}", get(diverged::show))
+        .route("/v1/diverged/{id}/drop", post(diverged::remove));
     for name in OrderRequest::NAMES {
         let handler = move |State(shared): State<Shared>, body: Bytes| async move { order(name, shared, body).await };
         guarded = guarded.route(&format!("/v1/{name}"), post(handler));

@@ -16,6 +16,7 @@ use super::api::{NodeStatus, OrderAnswer, OrderRequest, Outcome, wal};
 use super::dial::{DialError, Target, dial, request};
 use crate::decide::action::Verdict;
 use crate::event::Event;
+use crate::postgres::diverged::{Kept, KeptChanges};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::TimelineId;
 use crate::postgres::wal_tail::WalTail;
@@ -23,6 +24,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// How long an agent may take to answer a reading call.
 const READ_BUDGET: Duration = Duration::from_secs(5);
+/// How long removing WAL may take.
+const DROP_BUDGET: Duration = Duration::from_secs(60);
 /// How long a connection may take to come about.
 const CONNECT_BUDGET: Duration = Duration::from_secs(3);
 /// How much longer than the agent the client waits for an order, so that the agent can say how it stands.
@@ -132,6 +135,35 @@ impl AgentClient {
         }
     }
 
+    /// The WAL that rewinds took off the node, oldest first. Needs the token.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub async fn diverged(&self) -> Result<Vec<Kept>> {
+        self.read("/v1/diverged").await
+    }
+
+    /// What one of them held. From then on it counts as seen. Needs the token.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); `Invalid` when there is none of this name.
+    pub async fn diverged_changes(&self, id: &str) -> Result<KeptChanges> {
+        self.read(&format!("/v1/diverged/{}", path_part(id)?)).await
+    }
+
+    /// Removes one of them for good. Needs the token.
+    ///
+    /// # Errors
+    /// `Invalid` when there is none of this name, or without the right token; `Unavailable` when the agent does not
+    /// answer, which may have removed it all the same.
+    pub async fn drop_diverged(&self, id: &str) -> Result<()> {
+        let path = format!("/v1/diverged/{}/drop", path_part(id)?);
+        match self.call(Method::POST, &path, Bytes::new(), DROP_BUDGET).await? {
+            (StatusCode::OK, _) => Ok(()),
+            (status, body) => Err(self.unexpected(status, &body)),
+        }
+    }
+
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let (status, body) = self.call(Method::GET, path, Bytes::new(), READ_BUDGET).await?;
         if status != StatusCode::OK {
@@ -201,4 +233,12 @@ impl AgentClient {
                 .hint("something else than an agent may listen there"),
         }
     }
+}
+
+/// A name that needs no escaping in a path.
+fn path_part(id: &str) -> Result<&str> {
+    if !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Ok(id);
+    }
+    Err(Error::invalid(format!("not a name of WAL that is kept. id={id}")).hint("`pgdock diverged list` shows them"))
 }

@@ -21,6 +21,8 @@ pub(crate) struct Notices {
     witness_lost: bool,
     campaigning: bool,
     problems: BTreeSet<String>,
+    /// The WAL that is kept here; `None` before it was looked for.
+    kept: Option<BTreeSet<String>>,
 }
 
 /// The part of a problem that stays the same while its numbers change.
@@ -78,6 +80,19 @@ impl Notices {
             if self.campaigning {
                 tell(EventKind::Suspected, format!("the leader is taken for dead; {} campaigns", view.me));
             }
+        }
+        if let Some(kept) = &view.local.kept {
+            // What was there when the agent began was told by its earlier life.
+            let known = self.kept.get_or_insert_with(|| kept.iter().map(|k| k.id.clone()).collect());
+            for new in kept.iter().filter(|k| !known.contains(&k.id)) {
+                let transactions = new.transactions.map_or_else(|| "?".to_owned(), |n| n.to_string());
+                let message = format!(
+                    "WAL that nobody else has is kept as {}/{}. timeline={}, from={}, to={}, transactions={transactions}",
+                    new.node, new.id, new.timeline, new.from, new.to
+                );
+                events.record(EventKind::Diverged, term, message, json!(new));
+            }
+            *known = kept.iter().map(|k| k.id.clone()).collect();
         }
         let problems: BTreeSet<String> = d.problems.iter().map(|p| gist(p).to_owned()).collect();
         for problem in d.problems.iter().filter(|p| !self.problems.contains(gist(p))) {

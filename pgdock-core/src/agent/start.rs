@@ -248,6 +248,7 @@ impl Agent {
             clock: Arc::clone(&self.clock),
             beat: settings.agent.beat,
             home: node.home.clone(),
+            diverged: instance.diverged(),
         };
         let router = api::router(state, end.clone());
         let served = tokio::spawn(api::serve(listener, server, router, ServeConfig::default(), end.clone()));

@@ -1,11 +1,13 @@
 //! [`Command`]: runs one of PostgreSQL's programs to its end, as PostgreSQL's own user.
 
 use std::ffi::{OsStr, OsString};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::ChildStdout;
 
 use super::os_user::OsUser;
 use crate::{Error, ErrorKind, Result};
@@ -103,7 +105,39 @@ impl Command {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub async fn run_watched(self, mut watch: impl FnMut(&str) + Send) -> Result<String> {
+    pub async fn run_watched(self, watch: impl FnMut(&str) + Send) -> Result<String> {
+        let read = async |stdout: ChildStdout| {
+            let mut output = Vec::new();
+            let mut stdout = stdout.take(OUTPUT_BYTES_MAX);
+            stdout.read_to_end(&mut output).await?;
+            // The rest is read and let go, so that the program can end.
+            tokio::io::copy(&mut stdout.into_inner(), &mut tokio::io::sink()).await?;
+            Ok(output)
+        };
+        let output = self.drive(read, watch).await?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// Runs it, and hands each line that it prints to `each` as it comes, however many there are.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); what it printed until then was handed over.
+    pub async fn run_lines(self, mut each: impl FnMut(&str) + Send) -> Result<()> {
+        let read = async |stdout: ChildStdout| {
+            let mut lines = BufReader::new(stdout).split(b'\n');
+            while let Some(line) = lines.next_segment().await? {
+                each(&String::from_utf8_lossy(&line));
+            }
+            Ok(())
+        };
+        self.drive(read, |_| ()).await
+    }
+
+    async fn drive<T, F: Future<Output = std::io::Result<T>>>(
+        self,
+        read: impl FnOnce(ChildStdout) -> F,
+        mut watch: impl FnMut(&str) + Send,
+    ) -> Result<T> {
         let name = self.name();
         let mut command = tokio::process::Command::from(self.to_std());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -114,13 +148,6 @@ impl Command {
         };
         let mut tail = String::new();
         let work = async {
-            let mut output = Vec::new();
-            let mut stdout = stdout.take(OUTPUT_BYTES_MAX);
-            let read = async {
-                stdout.read_to_end(&mut output).await?;
-                // The rest is read and let go, so that the program can end.
-                tokio::io::copy(&mut stdout.into_inner(), &mut tokio::io::sink()).await
-            };
             let complaints = async {
                 let mut lines = BufReader::new(stderr).split(b'\n');
                 while let Some(line) = lines.next_segment().await? {
@@ -132,7 +159,7 @@ impl Command {
                 }
                 Ok::<(), std::io::Error>(())
             };
-            tokio::try_join!(async { read.await.map(|_| ()) }, complaints)?;
+            let (output, ()) = tokio::try_join!(read(stdout), complaints)?;
             let status = child.wait().await?;
             // Its number may come to mean somebody else now.
             group.0 = None;
@@ -145,7 +172,7 @@ impl Command {
                 said(&tail)
             ))),
             Ok(Err(error)) => Err(Error::internal(format!("lost {name} while it ran")).because(error)),
-            Ok(Ok((status, output))) if status.success() => Ok(String::from_utf8_lossy(&output).into_owned()),
+            Ok(Ok((status, output))) if status.success() => Ok(output),
             Ok(Ok((status, _))) => Err(Error::unavailable(format!("{name} failed. status={status}{}", said(&tail)))),
         }
     }
@@ -194,6 +221,14 @@ mod tests {
     async fn output_and_environment() {
         let text = shell("echo $LC_ALL; env | wc -l >&2; pwd", Duration::from_secs(10)).env("A", "b").run().await;
         assert_eq!(text.unwrap(), "C\n/\n");
+    }
+
+    #[tokio::test]
+    async fn lines_come_as_they_are_printed_also_those_before_a_failure() {
+        let mut lines = Vec::new();
+        let run = shell("echo one; echo two; echo why >&2; exit 1", Duration::from_secs(10));
+        let error = run.run_lines(|line| lines.push(line.to_owned())).await.unwrap_err();
+        assert!(lines == ["one", "two"] && error.to_string().contains("why"), "{lines:?} {error}");
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ mod copy;
 mod data_dir;
 mod durable;
 mod follow;
+mod kept;
 mod layout;
 mod names;
 mod observe;
@@ -157,6 +158,8 @@ struct Memory {
     history: Option<crate::History>,
     /// How much room is left, and when that was asked last.
     room: Room,
+    /// Which WAL of earlier rewinds is kept.
+    kept: kept::Known,
     /// Where the oldest WAL on disk begins.
     oldest_wal: oldest_wal::OldestWal,
 }

@@ -25,6 +25,7 @@ pub struct Session {
     socket_dir: PathBuf,
     port: u16,
     user: &'static str,
+    database: String,
     live: Mutex<Option<Live>>,
 }
 
@@ -78,7 +79,20 @@ impl Session {
     /// A session with the server whose socket lies in `socket_dir`. Connects nowhere yet.
     #[must_use]
     pub fn new(socket_dir: &Path, port: u16) -> Self {
-        Self { socket_dir: socket_dir.to_owned(), port, user: super::conf_file::SUPERUSER, live: Mutex::new(None) }
+        Self {
+            socket_dir: socket_dir.to_owned(),
+            port,
+            user: super::conf_file::SUPERUSER,
+            database: "postgres".to_owned(),
+            live: Mutex::new(None),
+        }
+    }
+
+    /// In another database than `postgres`.
+    #[must_use]
+    pub fn to_database(mut self, name: &str) -> Self {
+        self.database = name.to_owned();
+        self
     }
 
     /// Makes the connection where there is none, so that the next request need not.
@@ -155,7 +169,7 @@ impl Session {
             .host_path(&self.socket_dir)
             .port(self.port)
             .user(self.user)
-            .dbname("postgres")
+            .dbname(&self.database)
             .application_name("pgdock")
             .options(OPTIONS);
         match tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await {

@@ -1,17 +1,10 @@
-//! The files in `pg_wal`: which timeline they are of, its history, and how diverged ones are kept.
+//! The files in `pg_wal`: which timeline they are of, and its history.
 
-use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::lsn::Lsn;
-use super::os_user::OsUser;
 use super::timeline::{Fork, History, TimelineId};
-use crate::node::Incarnation;
-use crate::{Error, NodeName, Result};
+use crate::{Error, Result};
 
 /// The past of a timeline, from its `.history` file. The first timeline has none.
 ///
@@ -95,155 +88,9 @@ pub(crate) fn timeline_at(data: &Path, end: Lsn, segment_bytes: Option<u64>) -> 
     Ok(Some(history.forks.iter().find(|fork| end <= fork.end).map_or(newest, |fork| fork.timeline)))
 }
 
-/// What a rewind took away: written beside the WAL as `report.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Diverged {
-    /// The node that had it.
-    pub node: NodeName,
-    /// Its identity at that time.
-    pub incarnation: Option<Incarnation>,
-    /// The cluster that it is of.
-    pub system_identifier: u64,
-    /// The timeline that it lies on.
-    pub timeline: TimelineId,
-    /// Where it begins: up to here the primary has the same.
-    pub fork: Lsn,
-    /// Up to where it is known to reach.
-    pub end: Lsn,
-    /// When it was put aside.
-    pub found_at: jiff::Timestamp,
-    /// The segments, whole: the first one begins before the fork.
-    pub files: Vec<String>,
-    /// The transactions that committed behind the fork, oldest first, at most 1000.
-    pub commits: Vec<Commit>,
-    /// The relations that were changed, as `tablespace/database/relfilenode`, at most 1000.
-    pub relations: BTreeSet<String>,
-}
-
-/// A transaction that committed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Commit {
-    /// Its number.
-    pub xid: u64,
-    /// Where its commit record begins.
-    pub lsn: Lsn,
-    /// When it committed, by the clock of its node.
-    pub at: String,
-}
-
-/// How much of each kind a report lists.
-const LISTED_MAX: usize = 1000;
-
-impl Diverged {
-    /// Reads off what `pg_waldump` prints which transactions and relations there are.
-    pub(crate) fn read_dump(&mut self, dump: &str) {
-        for line in dump.lines() {
-            let after = |key: &str| line.split_once(key).map(|(_, rest)| rest);
-            if let (Some(rest), true) = (after("desc: COMMIT "), self.commits.len() < LISTED_MAX) {
-                let number = after("tx:").and_then(|t| t.split(',').next()).and_then(|t| t.trim().parse().ok());
-                let lsn = after("lsn: ").and_then(|t| t.split(',').next()).and_then(|t| t.trim().parse().ok());
-                let at = rest.split(';').next().unwrap_or_default().trim().to_owned();
-                if let (Some(xid), Some(lsn)) = (number, lsn) {
-                    self.commits.push(Commit { xid, lsn, at });
-                }
-            }
-            for part in line.split("rel ").skip(1) {
-                let name = part.split([' ', ',']).next().unwrap_or_default();
-                if name.split('/').count() == 3 && self.relations.len() < LISTED_MAX {
-                    self.relations.insert(name.to_owned());
-                }
-            }
-        }
-    }
-}
-
-/// Copies the WAL from the fork on into a folder of its own below `into`; `None` where there is none.
-///
-/// # Errors
-/// `Internal` when a file cannot be copied.
-pub(crate) fn keep(
-    data: &Path,
-    into: &Path,
-    mut report: Diverged,
-    segment_bytes: u64,
-    owner: &OsUser,
-) -> Result<Option<(PathBuf, Diverged)>> {
-    if report.end <= report.fork {
-        return Ok(None);
-    }
-    let (mut found, size) = segments(data, Some(segment_bytes))?;
-    let (first, last) = (report.fork.0 / size, report.end.0 / size);
-    // Files behind the end wait to be used again, and hold nothing of this.
-    found.retain(|s| s.timeline == report.timeline && (first..=last).contains(&s.number));
-    found.sort_by_key(|s| s.number);
-    if found.is_empty() {
-        return Ok(None);
-    }
-    let folder = free_name(into, &format!("tl{}-{}", report.timeline, report.fork.to_string().replace('/', "-")));
-    let failed = |path: &Path| {
-        let message = format!("cannot keep diverged WAL. path={}", path.display());
-        move |e| Error::internal(message).because(e)
-    };
-    std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed(&folder))?;
-    owner.take_path(&folder).map_err(failed(&folder))?;
-    for segment in found {
-        let name = segment.path.file_name().unwrap_or_default();
-        let target = folder.join(name);
-        // A link would not do: PostgreSQL writes over segments when it uses them again.
-        let copy = || {
-            let mut from = File::open(&segment.path)?;
-            let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
-            owner.take(&to)?;
-            std::io::copy(&mut from, &mut to)?;
-            to.sync_all()
-        };
-        copy().map_err(failed(&target))?;
-        report.files.push(name.to_string_lossy().into_owned());
-    }
-    File::open(&folder).and_then(|f| f.sync_all()).map_err(failed(&folder))?;
-    File::open(into).and_then(|f| f.sync_all()).map_err(failed(into))?;
-    Ok(Some((folder, report)))
-}
-
-fn free_name(into: &Path, name: &str) -> PathBuf {
-    let mut path = into.join(name);
-    let mut n = 1u32;
-    while path.symlink_metadata().is_ok() {
-        n += 1;
-        path = into.join(format!("{name}-{n}"));
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dumps_are_read() {
-        let mut report = Diverged {
-            node: NodeName::new("n1").unwrap(),
-            incarnation: None,
-            system_identifier: 1,
-            timeline: TimelineId(1),
-            fork: Lsn(1),
-            end: Lsn(2),
-            found_at: jiff::Timestamp::UNIX_EPOCH,
-            files: Vec::new(),
-            commits: Vec::new(),
-            relations: BTreeSet::new(),
-        };
-        report.read_dump(
-            "rmgr: Heap        len (rec/tot):     59/    59, tx:        735, lsn: 0/03000148, prev 0/030000D8, desc: INSERT off 2 flags 0x00, blkref #0: rel 1663/5/16384 blk 0\n\
-             rmgr: Transaction len (rec/tot):     34/    34, tx:        735, lsn: 0/03000188, prev 0/03000148, desc: COMMIT 2026-11-23 22:00:00.000000 UTC; inval msgs: catcache 7\n",
-        );
-        assert_eq!(report.relations.iter().collect::<Vec<_>>(), ["1663/5/16384"]);
-        let commit = &report.commits[0];
-        assert_eq!(
-            (commit.xid, commit.lsn, commit.at.as_str()),
-            (735, Lsn(0x0300_0188), "2026-11-23 22:00:00.000000 UTC")
-        );
-    }
 
     fn data(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();

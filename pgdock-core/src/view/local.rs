@@ -1,10 +1,12 @@
 //! [`Local`]: what a node knows of its own PostgreSQL.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::node::{Incarnation, Member};
+use crate::postgres::diverged::Kept;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::{History, TimelineId};
 use crate::{NodeName, Role};
@@ -30,6 +32,8 @@ pub struct Local {
     pub starting_since: Option<Moment>,
     /// Since when it was seen out of recovery without a break.
     pub primary_since: Option<Moment>,
+    /// The WAL that rewinds took off and that is kept here; `None` before it was looked for.
+    pub kept: Option<Arc<Vec<Kept>>>,
     /// How much room is left for the data directory and its WAL, in bytes.
     pub disk_free: Option<u64>,
     /// That is too little.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgdock_core::postgres::wal_aside::Diverged;
+use pgdock_core::postgres::diverged::Diverged;
 use pgdock_core::view::{Names, Postgres};
 use pgdock_core::{ErrorKind, Role};
 
@@ -51,7 +51,16 @@ async fn rejoin(rig: &Rig) {
     let report: Diverged = serde_json::from_str(&read(&folder.join("report.json"))).unwrap();
     assert_eq!((report.timeline.0, report.fork, report.incarnation), (1, fork, before));
     assert!(report.end > fork && !report.files.is_empty());
-    assert!(!report.commits.is_empty() && !report.relations.is_empty(), "{report:?}");
+    assert_eq!(report.incomplete, None);
+    let changes = report.changes.clone().unwrap();
+    assert_eq!(changes.transactions as usize, changes.commits.len());
+    let rows: Vec<_> = changes.rows.values().filter(|rows| rows.inserted == 1000).collect();
+    assert!(changes.transactions > 0 && rows.len() == 1, "{report:?}");
+    // By name, where the table is still there.
+    let [kept] = &first.diverged().list().unwrap()[..] else { panic!("one was expected") };
+    let shown = first.diverged().show(&kept.id).await.unwrap();
+    let table = shown.relations.iter().find(|r| r.name.as_deref() == Some("public.t")).unwrap();
+    assert_eq!((table.rows, table.database.as_deref()), (*rows[0], Some("postgres")));
     for file in &report.files {
         assert!(folder.join(file).metadata().unwrap().len() > 0);
     }

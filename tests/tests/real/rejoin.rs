@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use pgdock_core::event::EventKind;
+use pgdock_core::event::{Event, EventKind};
 use pgdock_core::postgres::version::Binaries;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result};
@@ -12,7 +12,7 @@ use pgdock_tests::real::{Ack, RealCluster, missing, until};
 use pgdock_tests::signals::stop;
 use rustix::process::{Pid, Signal};
 
-use crate::common::{SOON, on, options, rejoined, taken_over};
+use crate::common::{SOON, complains, on, options, problems, rejoined, said, taken_over};
 
 /// How many commits the old primary alone has.
 const ALONE: i64 = 100;
@@ -79,16 +79,44 @@ async fn a_diverged_primary_is_rewound_and_its_wal_kept() {
         // What was lost is named, and its WAL is there.
         let (folder, report) = report(cluster, &old);
         assert_eq!(report["node"], old.as_str());
-        assert!(report["commits"].as_array().is_some_and(|commits| !commits.is_empty()), "{report}");
-        assert!(report["relations"].as_array().is_some_and(|relations| !relations.is_empty()), "{report}");
         let files = report["files"].as_array().expect("it names files");
         assert!(!files.is_empty());
         for file in files {
             assert!(folder.join(file.as_str().expect("a name")).is_file(), "{file} is kept");
         }
-        Ok(())
+        told(cluster, &old, &report).await
     })
     .await;
+}
+
+/// An operator is told what a node lost, looks at it, and removes it.
+async fn told(cluster: &RealCluster, node: &NodeName, report: &serde_json::Value) -> Result<()> {
+    complains(cluster, node, &["nobody else has", "rewinds=1"]).await?;
+    let json = async |args: &[&str]| {
+        let output = cluster.pgdock(&[args, &["--output", "json"]].concat()).await?;
+        assert!(output.status.success(), "{}", said(&output));
+        Ok::<serde_json::Value, Error>(serde_json::from_slice(&output.stdout).expect("it is JSON"))
+    };
+    let list = json(&["diverged", "list"]).await?;
+    let [kept] = &list.as_array().expect("a list")[..] else { panic!("one was expected: {list}") };
+    assert_eq!((&kept["from"], &kept["to"]), (&report["fork"], &report["end"]));
+    let event = |e: &Event| e.node == *node && e.kind == EventKind::Diverged && e.detail["from"] == kept["from"];
+    let events = cluster.cluster.events(None).await?.events;
+    assert!(events.iter().any(event), "{events:?}");
+
+    let which = format!("{node}/{}", kept["id"].as_str().expect("a name"));
+    let shown = json(&["diverged", "show", &which]).await?;
+    let relations = shown["relations"].as_array().expect("a list");
+    let table = relations.iter().find(|r| r["name"] == "public.acknowledged").expect("the table is named");
+    let rows = ["inserted", "updated", "deleted"].map(|key| table[key].as_i64());
+    assert_eq!(rows, [Some(ALONE), Some(0), Some(0)], "exactly what was lost: {shown}");
+    cluster.wait("nobody is told again", SOON, |s| !problems(s, node).contains("nobody else has")).await?;
+
+    let refused = cluster.pgdock(&["diverged", "drop", &which]).await?;
+    assert_eq!(refused.status.code(), Some(4), "{}", said(&refused));
+    json(&["diverged", "drop", &which, "--yes"]).await?;
+    assert_eq!(json(&["diverged", "list"]).await?, serde_json::json!([]));
+    Ok(())
 }
 
 /// PostgreSQL's programs, with a `pg_rewind` that says that it began, hangs while `hold` is there, and fails.

@@ -13,6 +13,7 @@ use super::order::OrderRequest;
 use crate::clock::{Clock, Moment};
 use crate::decide::action::Verdict;
 use crate::event::EventLog;
+use crate::postgres::diverged::DivergedWal;
 use crate::report::{Report, State};
 use crate::witness::Record;
 use crate::{Role, Term};
@@ -101,6 +102,8 @@ pub struct ApiState {
     pub beat: Duration,
     /// The node's own folder.
     pub home: PathBuf,
+    /// The WAL that rewinds took off this node.
+    pub diverged: DivergedWal,
 }
 
 /// An order on its way to the loop.

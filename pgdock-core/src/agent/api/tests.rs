@@ -18,6 +18,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::decide::action::Verdict;
 use crate::event::{EventKind, EventLog};
 use crate::node::{Incarnation, Member};
+use crate::postgres::diverged::DivergedWal;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::{History, TimelineId};
 use crate::report::{Crash, Report, State as PgState, Tail};
@@ -129,6 +130,7 @@ impl Served {
             clock: clock.clone(),
             beat: Duration::from_millis(20),
             home: dir.path().to_owned(),
+            diverged: DivergedWal::new(&dir.path().join("diverged"), dir.path(), 1),
         };
         let router = router(state.clone(), shutdown.clone());
         let server = tokio::spawn(serve(listener, authority.server(&["127.0.0.1"]), router, config, shutdown.clone()));
@@ -499,4 +501,29 @@ async fn wal_is_served_to_an_heir_alone_and_only_after_a_crash() {
     assert!(error.to_string().contains("no WAL at this position"), "{error}");
     let (code, body) = served.send(Method::GET, "/v1/wal?timeline=3&from=here", Some(TOKEN), "").await;
     assert!(code == 400 && body.contains("`from`"), "{code} {body}");
+}
+
+#[tokio::test]
+async fn lost_wal_is_shown_to_whoever_has_the_token() {
+    let served = Served::start(Role::Standby).await;
+    let folder = served.dir.path().join("diverged/tl1-0-8");
+    std::fs::create_dir_all(&folder).unwrap();
+    let report = r#"{"node": "n1", "incarnation": null, "system_identifier": 1, "timeline": 1, "fork": "0/8", "end": "0/10",
+        "found_at": "2026-01-31T12:00:00Z", "files": []}"#;
+    std::fs::write(folder.join("report.json"), report).unwrap();
+    for (method, path) in [
+        (Method::GET, "/v1/diverged"),
+        (Method::GET, "/v1/diverged/tl1-0-8"),
+        (Method::POST, "/v1/diverged/tl1-0-8/drop"),
+    ] {
+        assert_eq!(served.send(method, path, None, "").await.0, 401, "{path}");
+    }
+    let client = served.client();
+    let kept = client.diverged().await.unwrap();
+    assert_eq!((kept.len(), kept[0].bytes, kept[0].seen), (1, 8, false));
+    assert!(client.diverged_changes("tl1-0-8").await.unwrap().kept.seen);
+    assert_eq!(client.diverged_changes("tl7").await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(client.drop_diverged("../x").await.unwrap_err().kind(), ErrorKind::Invalid);
+    client.drop_diverged("tl1-0-8").await.unwrap();
+    assert!(!folder.exists() && client.diverged().await.unwrap().is_empty());
 }

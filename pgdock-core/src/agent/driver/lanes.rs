@@ -40,6 +40,7 @@ impl Driver {
                     system_identifier: seen.system_identifier,
                     incarnation: seen.incarnation,
                     disk_free: hands.instance.disk_free(),
+                    kept: hands.instance.kept(),
                     // Only a primary is asked for it.
                     oldest_wal: seen.postgres.as_primary().and_then(|_| hands.instance.oldest_wal()),
                     postgres: seen.postgres,

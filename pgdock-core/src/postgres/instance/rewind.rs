@@ -1,12 +1,12 @@
 //! Taking a diverged data directory back to where its history forked off.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Inspection, Instance, durable};
 use crate::node::Incarnation;
 use crate::postgres::conf_file::REWIND_ROLE;
-use crate::postgres::wal_aside::{self, Diverged};
+use crate::postgres::diverged::{self, Diverged};
+use crate::postgres::wal_changes;
 use crate::view::Postgres;
 use crate::{Error, Lsn, Result, Role};
 
@@ -117,28 +117,29 @@ impl Instance {
             end: watched.unwrap_or_default().max(control.checkpoint).max(control.min_recovery_end),
             found_at: self.inner.clock.wall(),
             files: Vec::new(),
-            commits: Vec::new(),
-            relations: BTreeSet::new(),
+            changes: None,
+            incomplete: None,
         };
         let (data, into, owner) = (layout.data.clone(), layout.diverged.clone(), self.inner.config.os_user.clone());
         let segment_bytes = control.wal_segment_bytes;
-        let kept = durable::blocking(move || wal_aside::keep(&data, &into, diverged, segment_bytes, &owner)).await?;
-        let Some((folder, mut report)) = kept else { return Ok(()) };
-        // The report is worth having without this, too.
+        let kept = durable::blocking(move || diverged::keep(&data, &into, diverged, segment_bytes, &owner)).await?;
+        let Some((folder, mut report, begin)) = kept else { return Ok(()) };
+        let mut changes = wal_changes::Reader::new(report.fork);
+        // From before the fork on, for transactions that were under way there.
         let dump = self
             .program("pg_waldump", WALDUMP_LIMIT)
             .arg("--path")
             .arg(&folder)
             .args(["--timeline", &report.timeline.to_string()])
-            .args(["--start", &report.fork.to_string()])
+            .args(["--start", &begin.to_string()])
             .args(["--end", &report.end.to_string()])
-            .run()
+            .run_lines(|line| changes.line(line))
             .await;
-        if let Ok(dump) = dump {
-            report.read_dump(&dump);
-        }
+        // The report is worth having without this, too.
+        report.incomplete = dump.err().map(|error| error.chain());
+        report.changes = Some(changes.finish());
         let text = serde_json::to_string_pretty(&report)
             .map_err(|e| Error::internal("cannot write the report of diverged WAL").because(e))?;
-        self.write(&folder.join("report.json"), text).await
+        self.write(&folder.join(diverged::REPORT), text).await
     }
 }
