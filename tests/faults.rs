@@ -25,6 +25,7 @@ mod lab;
 pub mod picture;
 pub mod plan;
 mod setup;
+pub mod store;
 pub mod verdict;
 
 pub use campaign::Campaign;

@@ -57,7 +57,7 @@ impl Campaign {
     /// Whatever goes wrong.
     pub async fn begin(lab: &Arc<Lab>, setup: Setup, clocks: bool, out: &Path) -> Result<Self> {
         std::fs::create_dir_all(out).map_err(|e| cannot("make a folder for the outcome", e))?;
-        let cluster = setup.make(Arc::clone(lab), clocks).await?;
+        let (cluster, store) = setup.make(Arc::clone(lab), clocks).await?;
         if let Err(error) = cluster.begin().await {
             cluster.print_logs();
             return Err(error);
@@ -67,7 +67,7 @@ impl Campaign {
         let texts = nodes.iter().map(ToString::to_string).collect();
         let history = Arc::new(History::begin(&out.join("history.jsonl"), texts, names(&nodes))?);
         let clients = Clients::start(&cluster, lab, &history)?;
-        let ground = Ground::new(setup, Arc::clone(lab), cluster, history);
+        let ground = Ground::new(setup, Arc::clone(lab), cluster, store, history);
         let failures = Vec::new();
         let mut this =
             Self { ground, clients, out: out.to_owned(), diverged: BTreeMap::new(), failures, slowest: Duration::ZERO };

@@ -15,7 +15,9 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::process::WaitOptions;
 
 /// Says how far in a process is.
-const STAGE: &str = "PGDOCK_FAULTS_STAGE";
+pub(super) const STAGE: &str = "PGDOCK_FAULTS_STAGE";
+/// Has a process be the store that the witness is in.
+pub(super) const STORE: &str = "store";
 /// Names the folder that lives in memory alone.
 const FOLDER: &str = "PGDOCK_FAULTS_FOLDER";
 /// What the kernel must let us have.
@@ -42,6 +44,8 @@ pub enum Stage {
     First,
     /// Inside, with the folder that lives in memory alone.
     Inside(PathBuf),
+    /// Inside, on the host of the witness: the store that it is in.
+    Store,
 }
 
 /// How far in this process is.
@@ -49,6 +53,7 @@ pub enum Stage {
 pub fn stage() -> Stage {
     match (std::env::var(STAGE).as_deref(), std::env::var_os(FOLDER)) {
         (Ok("first"), _) => Stage::First,
+        (Ok(STORE), _) => Stage::Store,
         (Ok("inside"), Some(folder)) => Stage::Inside(folder.into()),
         _ => Stage::Outside,
     }

@@ -69,6 +69,18 @@ pub enum Trouble {
     Vanishes,
     /// It answers late.
     Slow,
+    /// It wants fewer requests, and carries out few. Only where it is in a bucket.
+    Overloaded,
+    /// It does what it is asked to, and answers are lost. Only where it is in a bucket.
+    LosesAnswers,
+}
+
+impl Trouble {
+    /// What a file does.
+    const OF_FILE: [Self; 4] = [Self::Hangs, Self::Refuses, Self::Vanishes, Self::Slow];
+    /// What a bucket does.
+    const OF_BUCKET: [Self; 6] =
+        [Self::Hangs, Self::Refuses, Self::Vanishes, Self::Slow, Self::Overloaded, Self::LosesAnswers];
 }
 
 /// What is under way when somebody is shot.
@@ -217,7 +229,7 @@ impl Fault {
         let delay = Duration::from_millis(rng.random_range(0..400));
         let off = *pick(rng, &[From::Cluster, From::Everybody]);
         let near = *pick(rng, &[From::Node, From::Peers]);
-        let trouble = *pick(rng, &[Trouble::Hangs, Trouble::Refuses, Trouble::Vanishes, Trouble::Slow]);
+        let trouble = *pick(rng, if setup.in_bucket() { &Trouble::OF_BUCKET[..] } else { &Trouble::OF_FILE });
         let hours = *pick(rng, &[-1, 1]);
         let during = *pick(
             rng,
@@ -306,6 +318,8 @@ impl fmt::Display for Trouble {
             Self::Refuses => "refuses",
             Self::Vanishes => "vanishes",
             Self::Slow => "is slow",
+            Self::Overloaded => "is overloaded",
+            Self::LosesAnswers => "loses answers",
         })
     }
 }
@@ -371,6 +385,11 @@ mod tests {
             "switchover",
         ] {
             assert!(texts.iter().any(|text| text == wanted), "never drawn: {wanted}");
+        }
+        for (setup, is) in [(Setup::TwoInSync, true), (Setup::ThreeInSync, false)] {
+            let mut rng = StdRng::seed_from_u64(1);
+            let mut drawn = (0..2000).map(|_| Fault::draw(&mut rng, setup).to_string());
+            assert_eq!(drawn.any(|text| text == "witness loses answers"), is, "{setup}: a file has no server");
         }
     }
 }

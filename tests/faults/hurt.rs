@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgdock_core::postgres::process::Family;
 use pgdock_core::{Error, NodeName, Result};
+use pgdock_testkit::{Answers, Faults};
 use rustix::process::{Pid, Signal};
 use tokio::sync::Mutex;
 
@@ -16,6 +17,7 @@ use super::history::History;
 use super::hook::{Hook, first_to_say};
 use super::lab::{Block, CLIENTS, How, Lab, WITNESS, cannot};
 use super::setup::{Setup, set_clock};
+use super::store::Store;
 use crate::real::RealCluster;
 use crate::signals::stop;
 
@@ -35,14 +37,20 @@ pub(super) struct Ground {
     pub(super) history: Arc<History>,
     /// One thing at a time happens to the processes of a node.
     held: BTreeMap<NodeName, Mutex<()>>,
-    /// One thing at a time happens to the witness.
-    witness: Mutex<()>,
+    /// The bucket that the witness is in, where it is in one. One thing at a time happens to the witness.
+    witness: Mutex<Option<Store>>,
 }
 
 impl Ground {
-    pub(super) fn new(setup: Setup, lab: Arc<Lab>, cluster: RealCluster, history: Arc<History>) -> Self {
+    pub(super) fn new(
+        setup: Setup,
+        lab: Arc<Lab>,
+        cluster: RealCluster,
+        store: Option<Store>,
+        history: Arc<History>,
+    ) -> Self {
         let held = cluster.nodes().into_iter().map(|node| (node, Mutex::default())).collect();
-        Self { setup, lab, cluster, history, held, witness: Mutex::default() }
+        Self { setup, lab, cluster, history, held, witness: Mutex::new(store) }
     }
 
     /// Inflicts a fault, from its beginning to its end.
@@ -83,9 +91,12 @@ impl Ground {
                 self.history.healed(span);
             }
             Fault::Witness { trouble, time } => {
-                let _held = self.witness.lock().await;
+                let store = self.witness.lock().await;
                 let span = self.history.hurt(WITNESS, &fault.to_string());
-                self.trouble_witness(trouble, time).await?;
+                match &*store {
+                    Some(store) => self.trouble_bucket(store, trouble, time).await?,
+                    None => self.trouble_file(trouble, time).await?,
+                }
                 self.history.healed(span);
             }
             Fault::Clock { whom, hours, time } => {
@@ -203,8 +214,40 @@ impl Ground {
         peers.into_iter().flat_map(cut).collect()
     }
 
-    /// The witness is in trouble for a while.
-    async fn trouble_witness(&self, trouble: Trouble, time: Duration) -> Result<()> {
+    /// The host of a bucket is in trouble for a while, or the way to it, or what serves it.
+    async fn trouble_bucket(&self, store: &Store, trouble: Trouble, time: Duration) -> Result<()> {
+        let everybody: Vec<_> = self.cluster.nodes().iter().map(ToString::to_string).chain([CLIENTS.into()]).collect();
+        match trouble {
+            Trouble::Hangs => {
+                self.lab.freeze(WITNESS).await;
+                tokio::time::sleep(time).await;
+                self.lab.thaw(WITNESS).await;
+            }
+            Trouble::Refuses | Trouble::Vanishes => {
+                let blocks = everybody.iter().flat_map(|host| match trouble {
+                    // What comes in is refused; nothing may keep the answer that says so.
+                    Trouble::Refuses => Block::one_way(host, WITNESS, How::Reset),
+                    _ => Block::both_ways(WITNESS, host, How::Drop),
+                });
+                let cut = self.lab.cut(blocks.collect()).await?;
+                tokio::time::sleep(time).await;
+                self.lab.mend(cut).await?;
+            }
+            Trouble::Slow | Trouble::Overloaded | Trouble::LosesAnswers => {
+                store.set(&match trouble {
+                    Trouble::Slow => Faults { latency_ms: 300, jitter_ms: 1_200, ..Faults::default() },
+                    Trouble::Overloaded => Faults { slow_down: 0.6, too_many: 0.2, ..Faults::default() },
+                    _ => Faults { lost_answers: 0.7, lost_answer_is: Answers::Cut, ..Faults::default() },
+                })?;
+                tokio::time::sleep(time).await;
+                store.set(&Faults::default())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file cannot be got at for a while.
+    async fn trouble_file(&self, trouble: Trouble, time: Duration) -> Result<()> {
         let Some(path) = self.cluster.settings.witness.file() else {
             return Err(Error::internal("this witness cannot be troubled"));
         };
@@ -232,6 +275,9 @@ impl Ground {
                     drop(lock);
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
+            }
+            Trouble::Overloaded | Trouble::LosesAnswers => {
+                return Err(Error::internal(format!("there is no server of a file. trouble={trouble}")));
             }
         }
         Ok(())

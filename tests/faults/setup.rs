@@ -1,4 +1,5 @@
-//! [`Setup`]: the clusters that faults are inflicted on. Their witness is a file, which the namespaces share.
+//! [`Setup`]: the clusters that faults are inflicted on. Their witness is in a bucket, which nodes reach over
+//! the network, or a file, which the namespaces share.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,18 +14,19 @@ use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, Result};
 
 use super::lab::{Lab, cannot};
+use super::store::Store;
 use crate::real::{Options, RealCluster};
 
 /// A cluster that faults are inflicted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Setup {
-    /// Two nodes and a witness, and no third machine: `sync`.
+    /// Two nodes and a bucket, and no third machine: `sync`.
     TwoInSync,
-    /// Three nodes, in `sync`.
+    /// Three nodes and a file, in `sync`.
     ThreeInSync,
-    /// Three nodes, in `quorum`: any of the two standbys has each commit.
+    /// Three nodes and a bucket, in `quorum`: any of the two standbys has each commit.
     ThreeInQuorum,
-    /// Three nodes, in `async`.
+    /// Three nodes and a bucket, in `async`.
     ThreeInAsync,
 }
 
@@ -64,6 +66,12 @@ impl Setup {
         }
     }
 
+    /// Whether the witness is in a bucket.
+    #[must_use]
+    pub fn in_bucket(self) -> bool {
+        self != Self::ThreeInSync
+    }
+
     /// How long a right lasts.
     #[must_use]
     pub fn ttl(self) -> Duration {
@@ -76,11 +84,11 @@ impl Setup {
         Duration::from_millis(500)
     }
 
-    /// Makes the cluster in a lab; nothing runs yet. Where clocks will jump, programs get one that can.
+    /// Makes the cluster in a lab; nothing of it runs yet but the bucket that its witness is in. Where clocks will jump, programs get one that can.
     ///
     /// # Errors
     /// Whatever goes wrong.
-    pub async fn make(self, lab: Arc<Lab>, clocks: bool) -> Result<RealCluster> {
+    pub(super) async fn make(self, lab: Arc<Lab>, clocks: bool) -> Result<(RealCluster, Option<Store>)> {
         let mut extra = BTreeMap::from([
             (
                 "failover",
@@ -113,18 +121,20 @@ impl Setup {
                 lab.set_env(name, "FAKETIME_TIMESTAMP_FILE", &file);
             }
         }
+        let store = if self.in_bucket() { Some(Store::start(&lab).await?) } else { None };
         let options = Options {
             nodes: self.nodes(),
             durability: self.durability(),
             extra,
             lab: Some(Arc::clone(&lab)),
+            witness: store.as_ref().map(Store::witness),
             ..Options::default()
         };
         let cluster = RealCluster::make(options).await?;
         for node in cluster.settings.nodes.values() {
             lab.give_disk(&node.home, DISK_BYTES)?;
         }
-        Ok(cluster)
+        Ok((cluster, store))
     }
 }
 

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use pgdock_tests::faults::enclosure::{self, Stage};
-use pgdock_tests::faults::{Campaign, Lab, Mode, Plan, Setup};
+use pgdock_tests::faults::{Campaign, Lab, Mode, Plan, Setup, store};
 
 /// The seed and the number of faults of a usual run.
 const SEED: u64 = 1;
@@ -96,6 +96,7 @@ fn main() -> ExitCode {
             enclosure::enter()
         }
         Stage::First => enclosure::first(),
+        Stage::Store => store::serve(),
         Stage::Inside(folder) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
             if runtime.block_on(run(&args, folder)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
