@@ -22,6 +22,7 @@ pub mod history;
 mod hook;
 mod hurt;
 mod lab;
+mod outage;
 pub mod picture;
 pub mod plan;
 mod setup;

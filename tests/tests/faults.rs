@@ -1,20 +1,23 @@
 //! Inflicts real faults on real clusters, each node in a network of its own, and judges what clients saw.
 //!
 //! ```text
-//! cargo test -p pgdock-tests --test faults                              a short run in each set-up
+//! cargo test -p pgdock-tests --test faults                              a short run in each set-up, and --outages
 //! cargo test -p pgdock-tests --test faults -- --seed 7 --faults 20      that seed, in each set-up
 //!     --setup two-in-sync|three-in-sync|three-in-quorum|three-in-async  in this one only
 //!     --seeds 30                                                        so many seeds, from --seed on
 //!     --total 300                                                       so many that there are this many faults
 //!     --mode single|mixed                                               how faults follow each other
+//!     --outages                                                         long outages of a bucket instead: nothing is drawn
 //! ```
 //!
 //! What comes of it is below `target/faults`: the history, a picture, and logs where something is wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pgdock_core::Error;
+use pgdock_tests::faults::campaign::Outcome;
 use pgdock_tests::faults::enclosure::{self, Stage};
 use pgdock_tests::faults::{Campaign, Lab, Mode, Plan, Setup, store};
 
@@ -31,15 +34,37 @@ struct Args {
     faults: usize,
     setups: Vec<Setup>,
     mode: Option<Mode>,
+    outages: Outages,
+}
+
+/// Whether there are outages that are not drawn, besides faults that are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outages {
+    /// Also: nothing in particular is asked for.
+    Also,
+    /// Nothing else.
+    Only,
+    /// A seed, a number of faults or a mode is asked for, which outages have none of.
+    No,
 }
 
 impl Args {
     fn parse() -> Result<Self, String> {
-        let mut args = Self { seed: SEED, seeds: 1, faults: FAULTS, setups: Setup::ALL.into(), mode: None };
+        let mut args = Self {
+            seed: SEED,
+            seeds: 1,
+            faults: FAULTS,
+            setups: Setup::ALL.into(),
+            mode: None,
+            outages: Outages::Also,
+        };
         let mut total = None;
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
+            if matches!(word.as_str(), "--seed" | "--seeds" | "--faults" | "--total" | "--mode") {
+                args.outages = Outages::No;
+            }
             let number = |value: String| value.parse::<u64>().map_err(|_| format!("not a number: `{value}`"));
             match word.as_str() {
                 "--seed" => args.seed = number(value()?)?,
@@ -49,6 +74,7 @@ impl Args {
                     args.faults = FAULTS_OF_MANY;
                 }
                 "--faults" => args.faults = usize::try_from(number(value()?)?).unwrap_or(FAULTS),
+                "--outages" => args.outages = Outages::Only,
                 "--setup" => args.setups = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
                 "--mode" => {
                     args.mode = Some(match value()?.as_str() {
@@ -114,6 +140,13 @@ async fn run(args: &Args, folder: PathBuf) -> bool {
         }
     };
     let mut passed = true;
+    // The rest of them have no bucket, or a third node.
+    if args.outages != Outages::No && args.setups.contains(&Setup::TwoInSync) {
+        passed &= outages(&lab, Setup::TwoInSync).await;
+    }
+    if args.outages == Outages::Only {
+        return passed;
+    }
     for seed in args.seed..args.seed + args.seeds {
         for setup in &args.setups {
             let plan = Plan::of(seed, *setup, args.faults, args.mode);
@@ -136,7 +169,29 @@ async fn one(lab: &Arc<Lab>, plan: &Plan) -> bool {
         }
         campaign.end(&title, &plan.replay()).await
     };
-    match outcome.await {
+    told(&title, outcome.await, &out, &plan.replay())
+}
+
+/// The outages that are not drawn.
+async fn outages(lab: &Arc<Lab>, setup: Setup) -> bool {
+    let title = format!("{setup}, outages of the bucket");
+    eprintln!("{title}");
+    let out = out(&format!("{setup}-outages"));
+    let replay = format!("cargo test -p pgdock-tests --test faults -- --outages --setup {setup}");
+    let outcome = async {
+        lab.clear().await?;
+        let mut campaign = Campaign::begin(lab, setup, false, &out).await?;
+        if let Err(error) = campaign.outages().await {
+            campaign.fail(format!("the test cannot go on: {}", error.chain()));
+        }
+        campaign.end(&title, &replay).await
+    };
+    told(&title, outcome.await, &out, &replay)
+}
+
+/// Prints what came of it; whether it passed.
+fn told(title: &str, outcome: Result<Outcome, Error>, out: &Path, replay: &str) -> bool {
+    match outcome {
         Ok(outcome) => {
             let verdict = &outcome.verdict;
             println!(
@@ -154,12 +209,12 @@ async fn one(lab: &Arc<Lab>, plan: &Plan) -> bool {
                 println!("  {violation}");
             }
             if !verdict.passed() {
-                println!("see {}\nreplay: {}", out.display(), plan.replay());
+                println!("see {}\nreplay: {replay}", out.display());
             }
             verdict.passed()
         }
         Err(error) => {
-            println!("{title}: FAILED: {}\nreplay: {}", error.chain(), plan.replay());
+            println!("{title}: FAILED: {}\nreplay: {replay}", error.chain());
             false
         }
     }
