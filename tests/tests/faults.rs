@@ -27,6 +27,9 @@ const FAULTS: usize = 4;
 /// The number of faults of one run where there are many.
 const FAULTS_OF_MANY: usize = 10;
 
+/// Where outages that are not drawn are inflicted: no node is there to spare.
+const OUTAGES_IN: Setup = Setup::TwoInSync;
+
 /// What the command line asks for.
 struct Args {
     seed: u64,
@@ -87,6 +90,9 @@ impl Args {
                 _ => {}
             }
         }
+        if args.outages == Outages::Only && !args.setups.contains(&OUTAGES_IN) {
+            return Err(format!("--outages are those of {OUTAGES_IN}, which --setup leaves out"));
+        }
         if let Some(total) = total {
             args.seeds = total.div_ceil((args.faults as u64).max(1));
         }
@@ -140,9 +146,8 @@ async fn run(args: &Args, folder: PathBuf) -> bool {
         }
     };
     let mut passed = true;
-    // The rest of them have no bucket, or a third node.
-    if args.outages != Outages::No && args.setups.contains(&Setup::TwoInSync) {
-        passed &= outages(&lab, Setup::TwoInSync).await;
+    if args.outages != Outages::No && args.setups.contains(&OUTAGES_IN) {
+        passed &= outages(&lab, OUTAGES_IN).await;
     }
     if args.outages == Outages::Only {
         return passed;
