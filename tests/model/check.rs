@@ -8,6 +8,7 @@ use crate::cluster::state::{Budget, Members};
 use crate::cluster::{Bounds, Cluster};
 use crate::explore::{Outcome, explore};
 use crate::sets;
+use crate::timed::{self, Timed};
 
 /// One exploration.
 #[expect(missing_debug_implementations, reason = "it holds the way to run it")]
@@ -41,6 +42,7 @@ struct World {
 #[must_use]
 pub fn checks(deep: bool) -> Vec<Check> {
     let mut all = sets_checks(deep);
+    all.extend(timed_checks(deep));
     all.extend(worlds(deep).into_iter().flat_map(cluster_checks));
     all
 }
@@ -58,6 +60,24 @@ fn sets_checks(deep: bool) -> Vec<Check> {
         breaks: &[sets::ACKNOWLEDGED],
         run: run(usual, Some(rule)),
     }));
+    all
+}
+
+fn timed_checks(deep: bool) -> Vec<Check> {
+    let budget = timed::state::Budget { slips: 1, ..Default::default() };
+    let bounds = |budget| timed::Bounds { terms: 2, timelines: 2, budget };
+    let check = |world, budget, dropped: Option<timed::Dropped>, breaks| Check {
+        world,
+        dropped: dropped.map(timed::Dropped::name),
+        breaks,
+        run: Box::new(move |threads| explore(Timed::new(bounds(budget), dropped), threads)),
+    };
+    let mut all = vec![check("timed", budget, None, &[])];
+    if deep {
+        all.push(check("timed, crash", timed::state::Budget { crashes: 1, ..budget }, None, &[]));
+        all.push(check("timed, unanswered", timed::state::Budget { unanswered: 1, ..budget }, None, &[]));
+    }
+    all.extend(timed::MUTATIONS.map(|d| check("timed", budget, Some(d), &[timed::properties::ONE_RIGHT])));
     all
 }
 

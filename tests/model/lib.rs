@@ -10,5 +10,7 @@ pub mod cluster;
 pub mod explore;
 mod fast_hash;
 mod few;
+mod known;
 mod record;
 pub mod sets;
+pub mod timed;

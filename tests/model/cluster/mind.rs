@@ -5,9 +5,8 @@
 //! who is silent for how long and whether it is time to renew, is a *fact* that anybody may find at any
 //! moment: [`Mind::decisions`] tries all of them. So the world is checked for all speeds of all clocks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, BuildHasherDefault, Hash};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgdock_core::clock::Moment;
@@ -29,7 +28,7 @@ use super::state::{
     Run, Version, name,
 };
 use super::told::Decided;
-use crate::fast_hash::FastHasher;
+use crate::known::Known;
 use crate::record::blank;
 
 /// The present moment. Nothing is ever compared with it but moments that are made up here.
@@ -90,28 +89,6 @@ struct Situation {
     here: Node,
     reports: [Option<Report>; NODES],
     late: Option<(NodeId, Report)>,
-}
-
-/// What was thought through before: all of it is a function of little, and little of that differs.
-#[derive(Debug)]
-struct Known<K, V>(Vec<Mutex<HashMap<K, V, BuildHasherDefault<FastHasher>>>>);
-
-impl<K: Copy + Eq + Hash, V: Clone> Known<K, V> {
-    fn new() -> Self {
-        Self((0..64).map(|_| Mutex::default()).collect())
-    }
-
-    fn get(&self, key: K, think: impl FnOnce(&K) -> V) -> V {
-        let hash = BuildHasherDefault::<FastHasher>::default().hash_one(key);
-        let shard = &self.0[usize::try_from(hash % 64).unwrap_or(0)];
-        let lock = || shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lock().get(&key) {
-            return known.clone();
-        }
-        let found = think(&key);
-        lock().insert(key, found.clone());
-        found
-    }
 }
 
 /// What an agent hears, and what it knew before.
