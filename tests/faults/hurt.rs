@@ -164,7 +164,7 @@ impl Ground {
 
     /// Starts the agent of a node where it does not run.
     pub(super) fn revive(&self, node: &NodeName) {
-        if self.cluster.agent_pid(node).is_none() {
+        if !self.cluster.agent_runs(node) {
             self.cluster.start_agent(node);
         }
     }
@@ -294,7 +294,10 @@ impl Ground {
             tokio::time::sleep(FILL_EVERY).await;
         }
         drop(ballast);
-        std::fs::remove_file(&path).map_err(|e| cannot("free the disk", e))
+        std::fs::remove_file(&path).map_err(|e| cannot("free the disk", e))?;
+        // An agent that was started meanwhile ended for want of room. Service managers start it again.
+        self.revive(node);
+        Ok(())
     }
 
     /// Has something begin, and kills in the midst of it.

@@ -230,6 +230,12 @@ impl RealCluster {
         self.agents().get(node).map(Child::id)
     }
 
+    /// Whether a node's agent runs: it was started, and has not ended, also by itself.
+    #[must_use]
+    pub fn agent_runs(&self, node: &NodeName) -> bool {
+        self.agents().get_mut(node).is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Sends a signal to a node's agent. One that is stopped has stopped when this returns.
     ///
     /// # Panics
