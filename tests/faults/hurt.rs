@@ -80,6 +80,10 @@ impl Ground {
                 tokio::time::sleep(time).await;
                 // Whatever was stopped goes on: what was born of it meanwhile may be, too.
                 self.lab.thaw(node.as_str()).await;
+                // An agent that was started a moment before may have been stopped on its way to the host.
+                if self.cluster.agent_runs(&node) {
+                    self.cluster.signal_agent(&node, Signal::CONT);
+                }
                 self.history.healed(span);
             }
             Fault::Cut { whom, from, way, how, time } => {
