@@ -1,6 +1,6 @@
 //! [Durable files](crate::durable) that belong to PostgreSQL's user, off the runtime's threads.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -11,7 +11,8 @@ use crate::{Error, Result};
 
 /// Writes a file durably, for nobody but its owner to read.
 ///
-/// Another file of that name is replaced in one step, a link by the file itself.
+/// Another file of that name is replaced in one step, a link by the file itself. One that already says the same is left as
+/// it is, which takes no room: an agent begins on a full disk, too.
 pub(super) async fn write(path: &Path, bytes: Vec<u8>, owner: &OsUser) -> Result<()> {
     let (path, owner) = (path.to_owned(), owner.clone());
     blocking(move || write_now(&path, &bytes, &owner).map_err(|e| cannot("write", &path, e))).await
@@ -70,11 +71,30 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 }
 
 fn write_now(path: &Path, bytes: &[u8], owner: &OsUser) -> std::io::Result<()> {
+    if says(path, bytes, owner).unwrap_or(false) {
+        return Ok(());
+    }
     let staged = Staged::create(path, 0o600)?;
     staged.sweep_beside()?;
     owner.take(staged.file())?;
     staged.file().write_all(bytes)?;
     staged.replace().map_err(|e| e.source)
+}
+
+/// Whether a file of the owner's says just this already, and will after a loss of power.
+fn says(path: &Path, bytes: &[u8], owner: &OsUser) -> std::io::Result<bool> {
+    let found = std::fs::symlink_metadata(path)?;
+    let same = found.is_file()
+        && found.len() == bytes.len() as u64
+        && (found.uid(), found.gid()) == (owner.uid, owner.gid)
+        && found.mode() & 0o777 == 0o600
+        && std::fs::read(path)? == bytes;
+    if same {
+        // Whoever wrote it may have been killed before he had made sure.
+        File::open(path)?.sync_all()?;
+        sync_folder(folder_of(path))?;
+    }
+    Ok(same)
 }
 
 fn cannot(what: &str, path: &Path, error: std::io::Error) -> Error {
@@ -98,6 +118,24 @@ mod tests {
         assert_eq!(std::fs::metadata(&link).unwrap().mode() & 0o777, 0o600);
         remove(&link).await.unwrap();
         remove(&link).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_there_already_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = OsUser::current().unwrap();
+        let path = dir.path().join("file");
+        let node = || std::fs::metadata(&path).unwrap().ino();
+        write(&path, b"one".to_vec(), &me).await.unwrap();
+        let first = node();
+        write(&path, b"one".to_vec(), &me).await.unwrap();
+        assert_eq!(node(), first);
+        // Others may have read it: it is made anew, closed to them.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write(&path, b"one".to_vec(), &me).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        write(&path, b"two".to_vec(), &me).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
     }
 
     #[test]
