@@ -1,4 +1,4 @@
-//! [`Store`]: the bucket that the witness is in, on a host of its own.
+//! The bucket that the witness is in, on a host of its own: `Store`.
 //!
 //! It is this program once more, as the S3 server of [`pgdock_testkit`]: a process in the namespace of the
 //! witness, which nodes reach over the bridge. Its objects are in the lab's folder, and what it does wrong is
