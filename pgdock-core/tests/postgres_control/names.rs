@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgdock_core::view::Names;
 
-use crate::support::{Rig, connect, names, primary, read, until};
+use crate::support::{Rig, connect, names, node, primary, read, standby, until};
 
 /// Waits until a backend waits for a standby.
 async fn somebody_waits(client: &tokio_postgres::Client) {
@@ -87,6 +87,29 @@ async fn the_first_commit_of_a_reign_waits() {
     second.promote(&names(1, &[first]), None).await.unwrap();
     let (client, writer) = (connect(second).await, connect(second).await);
     let write = tokio::spawn(async move { writer.batch_execute("CREATE TABLE t (i int)").await });
+    somebody_waits(&client).await;
+    write.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_streams_from_it_in_recovery_confirms_from_its_first_commit_on() {
+    let Some(rig) = Rig::running(3).await else { return };
+    let [first, second, third] = &rig.nodes[..] else { unreachable!() };
+    // As where a leader starts again in recovery, and its standby is back before it is promoted.
+    second.sync_slots(&[node(3).slot()].into()).await.unwrap();
+    third.detach().await.unwrap();
+    third.attach(&node(2)).await.unwrap();
+    standby(third, |s| s.receiving && s.upstream == Some(node(2))).await;
+    second.detach().await.unwrap();
+    first.fence().await.unwrap();
+    let wanted = names(1, &[third]);
+    second.promote(&wanted, None).await.unwrap();
+    let seen = primary(second, |p| p.names_settled && p.senders.values().any(|s| s.streaming)).await;
+    assert_eq!(seen.names, wanted);
+    let (client, writer) = (connect(second).await, connect(second).await);
+    writer.batch_execute("CREATE TABLE t (i int)").await.unwrap();
+    third.stop(Duration::from_secs(20), false).await.unwrap();
+    let write = tokio::spawn(async move { writer.batch_execute("INSERT INTO t VALUES (1)").await });
     somebody_waits(&client).await;
     write.abort();
 }

@@ -54,13 +54,16 @@ impl Instance {
 
     /// Waits until the setting is known and every sender shows the place that it should have in it: listed
     /// ones `first` or a later one, the others none.
+    ///
+    /// In recovery nobody has a place: a cascading sender acknowledges nothing (`SyncRepGetStandbyPriority`). When recovery
+    /// ends it ends its stream, and reads the names anew before it sends on the new timeline (`StartReplication`).
     async fn await_places(&self, setting: &str, names: &Names, first: i32) -> Result<()> {
         loop {
             let rows = self
                 .inner
                 .control
                 .query(
-                    "SELECT current_setting('synchronous_standby_names'),
+                    "SELECT current_setting('synchronous_standby_names'), pg_is_in_recovery(),
                             coalesce((SELECT string_agg(sync_priority || ' ' || application_name, E'\\n')
                                         FROM pg_stat_replication WHERE state <> 'startup'), '')",
                     &[],
@@ -69,9 +72,10 @@ impl Instance {
                 .await?;
             let row = rows.first().ok_or_else(|| Error::internal("postgresql answered without a row"))?;
             let shown = observe::get::<String>(row, 0)?;
-            let senders = observe::get::<String>(row, 1)?;
+            let recovers = observe::get::<bool>(row, 1)?;
+            let senders = observe::get::<String>(row, 2)?;
             let settled = senders.lines().filter_map(|l| l.split_once(' ')).all(|(place, name)| {
-                let listed = names.count > 0 && name.parse().is_ok_and(|m| names.members.contains(&m));
+                let listed = !recovers && names.count > 0 && name.parse().is_ok_and(|m| names.members.contains(&m));
                 let place = place.parse::<i32>().unwrap_or_default();
                 match (listed, first) {
                     (false, _) => place == 0,
