@@ -77,7 +77,7 @@ impl Cluster {
 
     /// The first node leads, the others stream from it.
     fn begin(&self, set: Members, acks: u8) -> State {
-        let doc = Doc { version: 0, term: 1, leader: 0, heir: NOBODY, set, acks, timeline: 1, history: 1, lsn: 0 };
+        let doc = Doc { version: 0, term: 1, leader: 0, heir: NOBODY, set, acks, timeline: 1, history: 1 };
         let names = Names { members: set, count: acks };
         let mut nodes = [Node::default(); NODES];
         for n in self.nodes() {
@@ -95,7 +95,7 @@ impl Cluster {
         leader.names = names;
         leader.waits = acks > 0;
         leader.began = end;
-        leader.agent.right = Some(Right { term: 1, after_end: false, inherited: false, left: 0 });
+        leader.agent.right = Some(Right { term: 1, after_end: false, inherited: false });
         for n in 1..self.bounds.nodes {
             leader.senders[n] = Some(Sender { life: 0, flushed: end, attached: true, old_names: false });
         }

@@ -5,6 +5,7 @@
 //! visited. Under all rules no property may break; without any of them one must, and the shortest way to
 //! break it is printed. What is checked, and what is not, stands in `docs/ha/model.md`.
 
+mod attempt;
 pub mod check;
 pub mod cluster;
 pub mod explore;

@@ -8,7 +8,8 @@
 use pgdock_core::decide::rules::{Rule, Rules};
 use stateright::{Model, Property};
 
-use crate::cluster::state::{Fate, NOBODY, NodeId, Run};
+use crate::attempt::Fate;
+use crate::cluster::state::{NOBODY, NodeId, Run};
 use crate::explore::Move;
 use crate::known::Known;
 
@@ -180,7 +181,7 @@ impl Timed {
         let slot = node.agent.attempts.iter().position(Option::is_none);
         if let (Some(next), Some(slot)) = (decided.swap, slot) {
             let fate = if current { Fate::Open } else { Fate::Dead };
-            node.agent.attempts[slot] = Some(Attempt { next, fate, read_since: false, after_end: true, age: 0 });
+            node.agent.attempts[slot] = Some(Attempt::new(next, fate));
             node.agent.waiting = true;
         }
         t

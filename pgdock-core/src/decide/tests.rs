@@ -5,6 +5,7 @@ mod support;
 mod address_astray;
 mod bootstrap;
 mod campaign;
+mod candidate;
 mod commits_kept;
 mod data_foreign;
 mod data_missing;

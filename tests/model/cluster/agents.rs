@@ -1,9 +1,10 @@
 //! What agents do: decide, and carry out what they decided.
 
 use super::mind::{Decision, Facts, Heard};
-use super::state::{Agent, Attempt, Doc, Fate, Job, NOBODY, NODES, NodeId, Order, Pledge, Report, Right, Run, State};
+use super::state::{Agent, Attempt, Doc, Job, NOBODY, NODES, NodeId, Order, Pledge, Report, Right, Run, State};
 use super::told::Step;
 use super::{Cluster, state};
+use crate::attempt::Fate;
 
 impl Cluster {
     /// The steps of a node's agent.
@@ -270,12 +271,7 @@ impl State {
                 self.ghosts.push(attempt.next);
             }
         }
-        let right = (node.run == Run::Primary).then_some(Right {
-            term: node.reign,
-            after_end: false,
-            inherited: true,
-            left: 0,
-        });
+        let right = (node.run == Run::Primary).then_some(Right { term: node.reign, after_end: false, inherited: true });
         self.node_mut(n).agent = Agent { right, ..Agent::default() };
     }
 }

@@ -1,6 +1,7 @@
 //! States that no decision and no property can tell apart become one.
 
-use super::state::{Fate, Job, Node, Run, State, Version};
+use super::state::{Job, Node, Run, State, Version};
+use crate::attempt::Fate;
 
 /// Makes it that one.
 pub(super) fn canonical(s: &mut State, nodes: usize) {

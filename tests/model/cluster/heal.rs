@@ -11,9 +11,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::mind::{Appears, Facts, Heard};
 use super::properties::can_acknowledge;
-use super::state::{Budget, Fate, NOBODY, NODES, NodeId, Right, Run, State};
+use super::state::{Budget, NOBODY, NODES, NodeId, Right, Run, State};
 use super::told::Step;
 use super::{Cluster, canon, postgres};
+use crate::attempt::Fate;
 use crate::fast_hash::FastHasher;
 
 /// Turns after which nobody waits any longer.

@@ -112,8 +112,6 @@ pub struct Doc {
     pub timeline: u8,
     /// The leader's timeline.
     pub history: u8,
-    /// The leader's position; only where patience reads it.
-    pub lsn: u8,
 }
 
 impl Display for Doc {
@@ -303,39 +301,8 @@ pub enum Order {
     Undo,
 }
 
-/// What became of a swap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Fate {
-    /// It may land yet.
-    Open,
-    /// It has landed.
-    Landed,
-    /// It can never land.
-    Dead,
-}
-
-/// A swap that its author does not know the end of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Attempt {
-    /// What it makes of the document.
-    pub next: Doc,
-    /// What became of it, which nobody sees but the witness.
-    pub fate: Fate,
-    /// The document was read since.
-    pub read_since: bool,
-    /// It was sent after PostgreSQL was seen to end.
-    pub after_end: bool,
-    /// How many ticks ago it was sent.
-    pub age: u8,
-}
-
-impl Attempt {
-    /// One that is sent now.
-    #[must_use]
-    pub fn new(next: Doc, fate: Fate) -> Self {
-        Self { next, fate, read_since: false, after_end: true, age: 0 }
-    }
-}
+/// A swap of an agent.
+pub type Attempt = crate::attempt::Attempt<Doc>;
 
 /// A right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -346,8 +313,6 @@ pub struct Right {
     pub after_end: bool,
     /// Found armed by an agent that has swapped nothing itself.
     pub inherited: bool,
-    /// Ticks until it ends.
-    pub left: u8,
 }
 
 /// What an agent remembers. It forgets it when it is restarted.
@@ -355,8 +320,6 @@ pub struct Right {
 pub struct Agent {
     /// The newest document that it knows.
     pub seen: Option<Doc>,
-    /// How many ticks ago that was received first.
-    pub seen_age: u8,
     /// Its swaps of that document, in the order of their sending.
     pub attempts: [Option<Attempt>; ATTEMPTS],
     /// The last of them is not answered yet.
@@ -410,8 +373,6 @@ pub struct Node {
     pub waits: bool,
     /// Who streams from it.
     pub senders: [Option<Sender>; NODES],
-    /// What its deadman is armed with: ticks until it kills.
-    pub deadman: Option<u8>,
     /// The agent.
     pub agent: Agent,
 }

@@ -1,8 +1,9 @@
 //! What becomes of swaps, and what agents learn of the document.
 
 use super::properties;
-use super::state::{Doc, Fate, NOBODY, NodeId, State};
+use super::state::{Doc, NOBODY, NodeId, State};
 use super::told::Step;
+use crate::attempt::Fate;
 
 /// Swaps of which their author hears nothing.
 pub(super) fn swaps(s: &State, n: NodeId, add: &mut impl FnMut(Step, State)) {

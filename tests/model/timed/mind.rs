@@ -15,7 +15,8 @@ use pgdock_core::witness::{Record, Version};
 use pgdock_core::{History, Lsn, NodeName, Term, TimelineId};
 
 use super::state::{ATTEMPTS, Agent, Attempt, Becoming, Doc, MARGIN, Node, Right, TTL};
-use crate::cluster::state::{Fate, NOBODY, NodeId, Run, name};
+use crate::attempt::Fate;
+use crate::cluster::state::{NOBODY, NodeId, Run, name};
 use crate::known::Known;
 use crate::record::blank;
 

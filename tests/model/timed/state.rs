@@ -1,7 +1,8 @@
 //! What a state of the timed world is made of. Moments are whole ticks of the clock that they were taken from: how
 //! long ago, or how long until. Beyond what anybody waits for, longer is the same.
 
-use crate::cluster::state::{Fate, NOBODY, NodeId, Run};
+use crate::attempt::Fate;
+use crate::cluster::state::{NOBODY, NodeId, Run};
 
 /// Nodes.
 pub const NODES: usize = 2;
@@ -31,20 +32,8 @@ pub struct Doc {
     pub history: u8,
 }
 
-/// A swap that its author does not know the end of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Attempt {
-    /// What it makes of the document.
-    pub next: Doc,
-    /// What became of it, which nobody sees but the witness.
-    pub fate: Fate,
-    /// The document was read since.
-    pub read_since: bool,
-    /// It was sent after PostgreSQL was seen to end.
-    pub after_end: bool,
-    /// How long ago it was sent.
-    pub age: u8,
-}
+/// A swap of an agent.
+pub type Attempt = crate::attempt::Attempt<Doc>;
 
 /// A right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
