@@ -70,6 +70,12 @@ impl Context {
         self.sticking && (self.staged.contains_key(id) || self.stored.get(id).is_some_and(|until| *until > self.now))
     }
 
+    /// The deadlines of earlier requests.
+    #[must_use]
+    pub fn deadlines(&self) -> &BTreeMap<String, SystemTime> {
+        &self.stored
+    }
+
     /// Forgets what was noted for one router, in this request and before.
     pub fn release(&mut self, id: &str) {
         self.staged.remove(id);

@@ -11,6 +11,10 @@ mod statement;
 pub use balance::Balancer;
 pub use blacklist::{Ban, BanPolicy, Blacklist};
 pub use context::Context;
-pub use router::{Error, Limits, Params, Role, Router, RouterBuilder, Session, Topology};
+pub use router::{
+    Client, CommitToken, CopyIn, CopyOut, Error, Heard, Limits, Memory, NodeCounts, NodeState, Notifications, Params,
+    Reads, Role, Router, RouterBuilder, RowStream, Session, Sql, Statement, Stats, Sticky, Streaming, TokenError,
+    Topology, Transaction, TransactionBuilder, on_primary, without_sticking,
+};
 pub use settings::{ConnectionSettings, MakaraSettings, NodeRole, SettingsError, Strategy};
 pub use statement::{Classifier, Decision, PinTo, Reason, Target, classify};

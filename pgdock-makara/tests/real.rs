@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use pgdock_makara::{
     Classifier, Error, Limits, Reason, Role, Router, RouterBuilder, Session, Target, Topology, classify,
 };
@@ -30,14 +31,23 @@ fn router(cluster: &Cluster, change: impl FnOnce(RouterBuilder) -> RouterBuilder
     change(builder).build(NoTls).unwrap()
 }
 
+fn leader(topology: &Topology) -> Option<&str> {
+    topology.primary().map(|node| node.name.as_str())
+}
+
+fn is_standby(topology: &Topology, name: &str) -> bool {
+    topology.node(name).is_some_and(|node| node.role == Role::Standby)
+}
+
 async fn until(router: &Router, what: &str, condition: impl Fn(&Topology) -> bool) {
     let mut changes = router.watch();
-    let waited = timeout(PATIENCE, changes.wait_for(condition)).await;
+    let waited = timeout(PATIENCE, changes.wait_for(|topology| condition(topology))).await;
     assert!(waited.is_ok(), "{what}: {:?}", router.topology());
 }
 
 async fn both_known(router: &Router) {
-    until(router, "a primary and a standby", |topology| topology.primary() == Some(0) && topology.is_standby(1)).await;
+    until(router, "a primary and a standby", |topology| leader(topology) == Some("n1") && is_standby(topology, "n2"))
+        .await;
 }
 
 async fn answered_by(router: &Router) -> String {
@@ -81,8 +91,8 @@ async fn statements_go_where_they_belong() {
         })
         .await;
     assert_eq!(answered_by(&router).await, standby, "another session is free");
-    let deadlines = session.commit().expect("there is something to remember");
-    let resumed = Session::resumed(deadlines);
+    let memory = session.commit().expect("there is something to remember");
+    let resumed = Session::resumed(memory);
     resumed
         .scope(async {
             assert_eq!(answered_by(&router).await, primary, "the next request of the session");
@@ -117,8 +127,7 @@ async fn statements_go_where_they_belong() {
     router.query("select claims_to_read()", &[]).await.unwrap();
     assert_eq!(rows(&router).await, before + 1);
 
-    let mut client = router.primary().await.unwrap();
-    let transaction = client.transaction().await.unwrap();
+    let transaction = router.transaction().start().await.unwrap();
     transaction.execute("insert into t values (3)", &[]).await.unwrap();
     transaction.rollback().await.unwrap();
     assert_eq!(rows(&router).await, before + 1);
@@ -172,9 +181,12 @@ async fn it_follows_the_cluster_through_loss_and_promotion() {
 
     // The old primary comes back and believes that it still is.
     cluster.start_node(0);
-    until(&router, "the old primary", |topology| topology.roles[0] != Role::Unknown).await;
-    assert!(matches!(router.topology().roles[..], [Role::Primary { timeline: 1 }, Role::Primary { timeline: 2 }]));
-    assert_eq!(router.topology().primary(), Some(1), "the higher timeline is the later reign");
+    until(&router, "the old primary", |topology| topology.nodes[0].role != Role::Unknown).await;
+    let topology = router.topology();
+    let roles: Vec<_> = topology.nodes.iter().map(|node| node.role).collect();
+    assert_eq!(roles, [Role::Primary { timeline: 1 }, Role::Primary { timeline: 2 }]);
+    assert_eq!(leader(&topology), Some("n2"), "the higher timeline is the later reign");
+    assert_eq!(topology.refused().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1"]);
     router.execute("insert into t values (2)", &[]).await.unwrap();
     assert_eq!((answered_by(&router).await.as_str(), rows(&router).await), (standby, 2));
 }
@@ -268,6 +280,79 @@ async fn a_standby_refuses_nothing_that_was_taken_for_a_read() {
             let answer = standby.simple_query(&sql).await;
             assert!(!answer.as_ref().is_err_and(needs_primary), "{sql}: {answer:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_wait_for_a_standby_was_cancelled_is_no_success() {
+    let Some(cluster) = Cluster::start() else { return };
+    let router = router(&cluster, |builder| builder);
+    both_known(&router).await;
+    router.execute("create table t (a int)", &[]).await.unwrap();
+    cluster.stop(1);
+    let (mut admin, connection) = cluster.address(0).connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let admin = &mut admin;
+    // The notice is known by the function that sends it, whatever the language of its text.
+    admin.batch_execute("alter system set synchronous_standby_names = '*'").await.unwrap();
+    admin.batch_execute("select pg_reload_conf()").await.unwrap();
+
+    type Outcome = Result<(), Error>;
+    let autocommit = {
+        let router = router.clone();
+        async move { router.execute("insert into t values (1)", &[]).await.map(|_| ()) }
+    };
+    let rows = {
+        let router = router.clone();
+        async move { router.query("insert into t values (2) returning a", &[]).await.map(|_| ()) }
+    };
+    let streamed = {
+        let router = router.clone();
+        async move {
+            let stream = router.query_raw("insert into t values (3) returning a", &[] as &[i32]).await?;
+            stream.try_for_each(|_| std::future::ready(Ok(()))).await
+        }
+    };
+    let transaction = {
+        let router = router.clone();
+        async move {
+            let transaction = router.transaction().start().await?;
+            transaction.execute("insert into t values (4)", &[]).await?;
+            transaction.commit().await.map(|_| ())
+        }
+    };
+    let copied = {
+        let router = router.clone();
+        async move {
+            let mut copy = router.copy_in("copy t from stdin").await?;
+            copy.send(bytes::Bytes::from_static(b"5\n")).await?;
+            copy.finish().await.map(|_| ())
+        }
+    };
+    let works: [std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>; 5] =
+        [Box::pin(autocommit), Box::pin(rows), Box::pin(streamed), Box::pin(transaction), Box::pin(copied)];
+    for (index, work) in works.into_iter().enumerate() {
+        let outcome = tokio::spawn(async move { Session::new().scope(work).await });
+        let cancelled = async {
+            let cancel = "select count(pg_cancel_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'";
+            while admin.query_one(cancel, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, cancelled).await.expect("the commit waits");
+        let error = timeout(PATIENCE, outcome).await.expect("an answer").unwrap().unwrap_err();
+        assert!(matches!(&error, Error::NotReplicated { node } if node == "n1"), "{index}: {error:?}");
+        assert!(!error.had_no_effect());
+    }
+    let count = admin.query_one("select count(*) from t", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 5, "each of them is there");
+    assert!(router.stats().unconfirmed >= 3, "{:?}", router.stats());
+
+    // What comes after it on the same pool is not taken for it.
+    admin.batch_execute("alter system reset synchronous_standby_names").await.unwrap();
+    admin.batch_execute("select pg_reload_conf()").await.unwrap();
+    for _ in 0..10 {
+        router.execute("insert into t values (9)", &[]).await.unwrap();
     }
 }
 

@@ -1,18 +1,22 @@
 //! From addresses to a router.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool::Runtime;
 use secrecy::ExposeSecret;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{CancelToken, Config, Socket};
+use tokio_postgres::{Config, Socket};
 
-use super::{Error, Node, Role, Router, Shared, Topology, topology};
-use crate::clock::Clock;
-use crate::{Balancer, BanPolicy, Blacklist, Classifier, MakaraSettings, Strategy};
+use super::connection::{Dial, Ears, Manager, Pool, Tls};
+use super::fleet::{Fleet, LagMax, Node};
+use super::poll::{Polling, poll};
+use super::stats::{NodeStats, RouterStats};
+use super::{Error, Router, Shared, Sticky, Tasks};
+use crate::{BanPolicy, Classifier, MakaraSettings, Strategy};
 
 /// How long everything may take. Nothing in a router waits without a limit.
 #[derive(Clone, Debug)]
@@ -35,12 +39,28 @@ impl Default for Limits {
     }
 }
 
+/// Which nodes answer reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reads {
+    /// The standbys, and the primary where none will do.
+    #[default]
+    PreferStandby,
+    /// The standbys and the primary, in turn.
+    All,
+    /// The standbys alone: where none will do, [`Error::NoReplica`].
+    StandbyOnly,
+    /// The primary alone: to begin with, or to see what the classifier would do without any effect.
+    PrimaryOnly,
+}
+
 /// A node, as the builder was told of it.
 #[derive(Clone, Debug)]
 struct Address {
     name: String,
     config: Config,
     weight: u32,
+    zone: Option<String>,
     /// Where it differs from that of the others.
     ban: Option<BanPolicy>,
 }
@@ -52,7 +72,11 @@ pub struct RouterBuilder {
     nodes: Vec<Address>,
     classifier: Classifier,
     strategy: Strategy,
-    sticky: Option<Duration>,
+    sticky: Sticky,
+    reads: Reads,
+    zone: Option<String>,
+    lag_max: LagMax,
+    fallback_max: Option<usize>,
     ban: BanPolicy,
     limits: Limits,
     pool_size: usize,
@@ -65,7 +89,11 @@ impl Default for RouterBuilder {
             nodes: Vec::new(),
             classifier: Classifier::new(),
             strategy: Strategy::default(),
-            sticky: Some(Duration::from_secs(5)),
+            sticky: Sticky::Ttl(Duration::from_secs(5)),
+            reads: Reads::default(),
+            zone: None,
+            lag_max: LagMax::default(),
+            fallback_max: None,
             ban: BanPolicy::default(),
             limits: Limits::default(),
             pool_size: 8,
@@ -78,8 +106,23 @@ impl RouterBuilder {
     /// primary, the router finds out.
     #[must_use]
     pub fn node(mut self, name: impl Into<String>, address: Config, weight: u32) -> Self {
-        self.nodes.push(Address { name: name.into(), config: address, weight, ban: None });
+        self.nodes.push(Address { name: name.into(), config: address, weight, zone: None, ban: None });
         self
+    }
+
+    /// Where the node stands that was added last. See [`zone`](Self::zone).
+    #[must_use]
+    pub fn in_zone(mut self, zone: impl Into<String>) -> Self {
+        if let Some(node) = self.nodes.last_mut() {
+            node.zone = Some(zone.into());
+        }
+        self
+    }
+
+    /// Where the router stands. Reads stay there while a standby of the same zone will do.
+    #[must_use]
+    pub fn zone(self, zone: impl Into<String>) -> Self {
+        Self { zone: Some(zone.into()), ..self }
     }
 
     /// What a configuration of Makara says: its connections become nodes, and its times and the strategy of its
@@ -113,13 +156,16 @@ impl RouterBuilder {
                 false => BanPolicy::lasting(connection.blacklist_duration),
             };
             let (name, weight) = (connection.name.clone(), connection.weight);
-            self.nodes.push(Address { name, config, weight, ban: Some(ban) });
+            self.nodes.push(Address { name, config, weight, zone: None, ban: Some(ban) });
         }
         if let Some(id) = &settings.id {
             self.id.clone_from(id);
         }
         self.strategy = settings.replica_strategy;
-        self.sticky = settings.sticky.then_some(settings.primary_ttl);
+        self.sticky = match settings.sticky {
+            true => Sticky::Ttl(settings.primary_ttl),
+            false => Sticky::Off,
+        };
         Ok(self)
     }
 
@@ -141,11 +187,40 @@ impl RouterBuilder {
         Self { strategy, ..self }
     }
 
-    /// For how long a session that wrote reads from the primary, counted from its [`commit`](super::Session::commit);
-    /// `None` never. Default: 5 s.
+    /// How a session comes to read what it wrote. Default: from the primary, for 5 s.
     #[must_use]
-    pub fn sticky(self, ttl: Option<Duration>) -> Self {
-        Self { sticky: ttl, ..self }
+    pub fn sticky(self, sticky: Sticky) -> Self {
+        Self { sticky, ..self }
+    }
+
+    /// Which nodes answer reads. Default: standbys, and the primary where none will do.
+    #[must_use]
+    pub fn reads(self, reads: Reads) -> Self {
+        Self { reads, ..self }
+    }
+
+    /// How many reads may run on the primary at a time because no standby will do, so that the loss of the standbys
+    /// does not overwhelm it. Others wait for their turn as long as for a connection, and are then
+    /// [`Error::NoReplica`]. Default: as many as it has connections.
+    #[must_use]
+    pub fn fallback_max(self, reads: usize) -> Self {
+        Self { fallback_max: Some(reads), ..self }
+    }
+
+    /// How long a standby may be behind, and still answer reads. It is measured from poll to poll: the primary had
+    /// something so long ago that the standby has not replayed. With [`lag_bytes_max`](Self::lag_bytes_max), one that
+    /// is near enough by either measure will do. Default: however long.
+    #[must_use]
+    pub fn lag_max(mut self, time: Duration) -> Self {
+        self.lag_max.time = Some(time);
+        self
+    }
+
+    /// How many bytes of WAL a standby may be behind. Default: however many.
+    #[must_use]
+    pub fn lag_bytes_max(mut self, bytes: u64) -> Self {
+        self.lag_max.bytes = Some(bytes);
+        self
     }
 
     /// For how long a standby that failed is left alone. The primary never is.
@@ -191,54 +266,76 @@ impl RouterBuilder {
                 return refused(format!("the address of a node names one host. node={name}"));
             }
         }
-        let pool = |address: &Config, size: usize| {
-            let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-            let mut address = address.clone();
-            address.connect_timeout(self.limits.connect);
-            Pool::builder(Manager::from_config(address, tls.clone(), config))
-                .max_size(size)
-                .wait_timeout(Some(self.limits.connect))
-                .create_timeout(Some(self.limits.connect))
-                .recycle_timeout(Some(self.limits.connect))
-                .runtime(Runtime::Tokio1)
-                .build()
-                .map_err(|error| Error::Settings(error.to_string()))
-        };
-        let weights: Vec<u32> = self.nodes.iter().map(|node| node.weight).collect();
-        let bans: Vec<BanPolicy> = self.nodes.iter().map(|node| node.ban.unwrap_or(self.ban)).collect();
-        let nodes: Result<Vec<Node>, Error> = self
-            .nodes
-            .iter()
-            .map(|Address { name, config, .. }| {
-                Ok(Node { name: name.clone(), pool: pool(config, self.pool_size)?, monitor: pool(config, 1)? })
-            })
-            .collect();
-        let (count, connect) = (weights.len(), self.limits.connect);
-        let shared = Arc::new(Shared {
+        let dial: Arc<dyn Dial> = Arc::new(Tls(tls));
+        let primary_reads = self.reads == Reads::All;
+        let fleet = Arc::new(Fleet::new(self.strategy, self.lag_max, primary_reads));
+        for address in self.nodes {
+            let ban = address.ban.unwrap_or(self.ban);
+            let node = Arc::new(node(address, &self.id, &fleet, &dial, &self.limits, self.pool_size)?);
+            let polling = Polling {
+                fleet: fleet.clone(),
+                dial: dial.clone(),
+                connect: self.limits.connect,
+                every: self.limits.poll,
+                neighbours: None,
+            };
+            fleet.add(node, ban, |node| tokio::spawn(poll(polling, node)).abort_handle());
+        }
+        let limit = self.limits.statement;
+        let shared = Shared {
+            stats: RouterStats::new(&self.id),
             id: self.id,
-            nodes: nodes?,
+            fleet: fleet.clone(),
+            dial,
             classifier: self.classifier,
             sticky: self.sticky,
+            reads: self.reads,
+            zone: self.zone,
             limits: self.limits,
-            clock: Clock::start(),
-            replicas: Mutex::new(Balancer::new(self.strategy, &weights)),
-            blacklist: Mutex::new(Blacklist::new(bans)),
-            topology: watch::Sender::new(Topology { roles: vec![Role::Unknown; count] }),
-            asked: (0..count).map(|_| Notify::new()).collect(),
-            cancel: Box::new(move |token: CancelToken| {
-                let tls = tls.clone();
-                // The statement is given up either way; this only frees the server from it.
-                tokio::spawn(async move {
-                    let _ = tokio::time::timeout(connect, token.cancel_query(tls)).await;
-                });
-            }),
-        });
-        let mut polls = JoinSet::new();
-        for node in 0..count {
-            polls.spawn(topology::poll(shared.clone(), node));
-        }
-        Ok(Router { shared, _polls: Arc::new(polls) })
+            fallback: self.fallback_max.map(Semaphore::new),
+        };
+        Ok(Router { shared: Arc::new(shared), limit, _tasks: Arc::new(Tasks { fleet, _sources: JoinSet::new() }) })
     }
+}
+
+/// A node with its pool.
+fn node(
+    address: Address,
+    router: &str,
+    fleet: &Arc<Fleet>,
+    dial: &Arc<dyn Dial>,
+    limits: &Limits,
+    pool_size: usize,
+) -> Result<Node, Error> {
+    let Address { name, mut config, weight, zone, .. } = address;
+    config.connect_timeout(limits.connect);
+    // The pool belongs to the node, which belongs to the fleet.
+    let (fleet, heard) = (Arc::downgrade(fleet), name.clone());
+    let ears = Ears {
+        hot_standby: Arc::new(move |standby| {
+            if let Some(fleet) = fleet.upgrade() {
+                fleet.heard(&heard, standby);
+            }
+        }),
+        notifications: None,
+    };
+    let manager = Manager {
+        address: config.clone(),
+        dial: dial.clone(),
+        ears,
+        epoch: AtomicU64::new(0),
+        questions: AtomicU64::new(0),
+    };
+    let pool = Pool::builder(manager)
+        .max_size(pool_size)
+        .wait_timeout(Some(limits.connect))
+        .create_timeout(Some(limits.connect))
+        .recycle_timeout(Some(limits.connect))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| Error::Settings(error.to_string()))?;
+    let stats = NodeStats::new(router, &name);
+    Ok(Node { name, address: config, weight, zone, pool, asked: Notify::new(), stats })
 }
 
 #[cfg(test)]
@@ -259,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn a_configuration_of_makara_becomes_a_router() {
         let builder = makara("{ url: 'postgres://u:s3cret@n2:6543/db', weight: 3, disable_blacklist: true }").unwrap();
-        assert_eq!((builder.id.as_str(), builder.sticky), ("app", Some(Duration::from_secs(7))));
+        assert_eq!((builder.id.as_str(), builder.sticky), ("app", Sticky::Ttl(Duration::from_secs(7))));
         assert_eq!(builder.strategy, Strategy::Failover);
         let [first, second] = builder.nodes.as_slice() else { panic!("two nodes") };
         assert_eq!((first.name.as_str(), first.config.get_password()), ("primary/1", Some(&b"s3cret"[..])));

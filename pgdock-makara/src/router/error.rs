@@ -21,11 +21,22 @@ pub enum Error {
         /// What is known of the failure.
         cause: Option<tokio_postgres::Error>,
     },
+    /// The transaction is committed on the primary, but its wait for a standby was cancelled (a warning of SQLSTATE
+    /// 01000, which other clients take for success). A failover may lose it. Look before you repeat it.
+    NotReplicated {
+        /// The primary that holds it.
+        node: String,
+    },
+    /// The transaction had failed before its `COMMIT`, which PostgreSQL answers with a rollback. It had no effect.
+    RolledBack,
     /// No node is known to be the primary, and none became it in time. The statement was not sent.
     NoPrimary {
         /// How long the router waited.
         waited: Duration,
     },
+    /// No standby may answer the read, and the primary may not either: by [`Reads`](crate::Reads), or since as many
+    /// reads as it takes for standbys are under way there. The statement was not sent.
+    NoReplica,
     /// No connection could be had in time. The statement was not sent.
     NoConnection {
         /// The node that was tried last.
@@ -38,7 +49,13 @@ pub enum Error {
         /// The node that was tried last.
         node: String,
     },
-    /// The statement leaves something on its connection, which a pool would lend to somebody else next.
+    /// A query for one row brought another number of them.
+    RowCount {
+        /// How many came, two meaning two or more.
+        found: usize,
+    },
+    /// The statement leaves something on its connection, which a pool would lend to somebody else next. It was not
+    /// sent.
     Pinned(Reason),
     /// The router was built from settings that cannot work.
     Settings(String),
@@ -48,7 +65,28 @@ impl Error {
     /// Whether the statement certainly had no effect.
     #[must_use]
     pub fn had_no_effect(&self) -> bool {
-        !matches!(self, Self::OutcomeUnknown { .. })
+        !matches!(self, Self::OutcomeUnknown { .. } | Self::NotReplicated { .. } | Self::RowCount { .. })
+    }
+
+    /// What the server said, by its code.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&SqlState> {
+        match self {
+            Self::Postgres(error) | Self::OutcomeUnknown { cause: Some(error), .. } => error.code(),
+            _ => None,
+        }
+    }
+
+    /// Whether the same may work later, with nothing done in between: no effect, and a reason that passes.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoPrimary { .. } | Self::NoReplica | Self::NoConnection { .. } | Self::Timeout { .. } => true,
+            Self::Postgres(error) => error.code().is_some_and(|code| {
+                [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code)
+            }),
+            _ => false,
+        }
     }
 }
 
@@ -62,14 +100,22 @@ impl fmt::Display for Error {
             Self::OutcomeUnknown { node, .. } => {
                 write!(f, "the primary did not answer: the statement may have had its effect. node={node}")
             }
+            Self::NotReplicated { node } => {
+                write!(f, "committed, but the wait for a standby was cancelled: a failover may lose it. node={node}")
+            }
+            Self::RolledBack => f.write_str("the transaction had failed before, and was rolled back"),
             Self::NoPrimary { waited } => write!(f, "no node became the primary. waited={waited:?}"),
+            Self::NoReplica => f.write_str("no standby may answer, and the primary does not in its place"),
             Self::NoConnection { node, cause } => write!(f, "no connection: {cause}. node={node}"),
             Self::Timeout { node } => write!(f, "the statement took too long. node={node}"),
+            Self::RowCount { found: 0 } => f.write_str("the query brought no row"),
+            Self::RowCount { .. } => f.write_str("the query brought more than one row"),
             Self::Pinned(reason) => {
                 write!(f, "the statement belongs on a connection of its own. reason={reason}, hint: ")?;
                 f.write_str(match reason {
-                    Reason::Transaction => "take `get(Target::Primary)` and open a transaction on it",
-                    _ => "take a connection with `get` and keep it while its state matters",
+                    Reason::Transaction => "use `transaction()`",
+                    Reason::Setting => "use `SET LOCAL` in a `transaction()`, or `get(…)` and keep the connection",
+                    _ => "take a connection with `get(…)` and keep it while its state matters; `listen()` for `LISTEN`",
                 })
             }
             Self::Settings(message) => f.write_str(message),
@@ -95,6 +141,8 @@ pub(super) enum Failure {
     ReadOnly,
     /// A standby cancelled the query, since replay could not wait for it.
     Conflict,
+    /// What was prepared on the connection is out of date. Nothing was done.
+    Stale,
     /// The statement's own fault.
     Statement,
 }
@@ -117,6 +165,10 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
         Failure::ReadOnly
     } else if *code == SqlState::T_R_SERIALIZATION_FAILURE && message.contains("conflict with recovery") {
         Failure::Conflict
+    } else if *code == SqlState::INVALID_SQL_STATEMENT_NAME
+        || (*code == SqlState::FEATURE_NOT_SUPPORTED && refusal.routine() == Some("RevalidateCachedQuery"))
+    {
+        Failure::Stale
     } else {
         Failure::Statement
     }

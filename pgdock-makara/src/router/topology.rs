@@ -1,13 +1,8 @@
-//! What the router knows of its nodes, and how it comes to know it.
+//! What is known of the nodes, as plain data.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::timeout;
-
-use super::{Failure, Shared, failure};
-use crate::{Error, clock};
-
-/// What a node said last.
+/// What a node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role {
@@ -23,91 +18,124 @@ pub enum Role {
     Standby,
 }
 
-/// What is known of every node, in the order of the builder.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is known of one node.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct NodeState {
+    /// Its name.
+    pub name: String,
+    /// What it said last. Of several primaries only [`Topology::primary`] is one.
+    pub role: Role,
+    /// The term of its reign, where its agent tells it.
+    pub term: Option<u64>,
+    /// The timeline of the WAL that it writes or replays, as far as it tells.
+    pub timeline: Option<u32>,
+    /// Up to where it has written, or replayed, as of the last answer.
+    pub lsn: Option<u64>,
+    /// How many bytes of WAL a standby is behind the primary.
+    pub lag_bytes: Option<u64>,
+    /// For how long at least the primary has had WAL that a standby has not replayed.
+    pub lag: Option<Duration>,
+    /// Why it is left alone, while it is.
+    pub banned: Option<String>,
+    /// Where it stands.
+    pub zone: Option<String>,
+}
+
+impl NodeState {
+    /// Whether nothing but positions differs, which move all the time.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.name, self.role, self.term, self.timeline, &self.banned)
+            == (&other.name, other.role, other.term, other.timeline, &other.banned)
+    }
+}
+
+/// What is known of every node.
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Topology {
-    /// What each node said last.
-    pub roles: Vec<Role>,
+    /// The nodes, in the order in which they became known.
+    pub nodes: Vec<NodeState>,
 }
 
 impl Topology {
-    /// The node that takes writes. Of several that say so, the one on the highest timeline: it was promoted after the
-    /// others, which are refused. `None` too when two claim the same timeline, since then nobody can tell.
+    /// The node that takes writes. Of several that say so, the one on the highest timeline, and of these the one of
+    /// the highest term: it was promoted after the others, which are refused. `None` too when two claim the same,
+    /// since then nobody can tell.
     #[must_use]
-    pub fn primary(&self) -> Option<usize> {
-        let timeline = |role: &Role| match role {
-            Role::Primary { timeline } => Some(*timeline),
+    pub fn primary(&self) -> Option<&NodeState> {
+        self.primary_index().map(|node| &self.nodes[node])
+    }
+
+    pub(super) fn primary_index(&self) -> Option<usize> {
+        let claim = |node: &NodeState| match node.role {
+            Role::Primary { timeline } => Some((timeline, node.term)),
             _ => None,
         };
-        let highest = self.roles.iter().filter_map(timeline).max()?;
-        let mut claims = (0..self.roles.len()).filter(|node| timeline(&self.roles[*node]) == Some(highest));
+        let highest = self.nodes.iter().filter_map(claim).max()?;
+        let mut claims = (0..self.nodes.len()).filter(|node| claim(&self.nodes[*node]) == Some(highest));
         match (claims.next(), claims.next()) {
             (Some(primary), None) => Some(primary),
             _ => None,
         }
     }
 
-    /// Whether a node serves reads as a standby.
+    /// The nodes that say that they are the primary, and are not believed.
+    pub fn refused(&self) -> impl Iterator<Item = &NodeState> {
+        let primary = self.primary_index();
+        let claims = |node: &NodeState| matches!(node.role, Role::Primary { .. });
+        self.nodes.iter().enumerate().filter(move |(i, node)| Some(*i) != primary && claims(node)).map(|(_, node)| node)
+    }
+
+    /// The nodes that follow another.
+    pub fn standbys(&self) -> impl Iterator<Item = &NodeState> {
+        self.nodes.iter().filter(|node| node.role == Role::Standby)
+    }
+
+    /// One node by its name.
     #[must_use]
-    pub fn is_standby(&self, node: usize) -> bool {
-        self.roles.get(node) == Some(&Role::Standby)
+    pub fn node(&self, name: &str) -> Option<&NodeState> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// Whether nothing differs that one who watches would want to know.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.nodes.len() == other.nodes.len() && self.nodes.iter().zip(&other.nodes).all(|(a, b)| a.is_like(b))
     }
 }
 
-/// The name of the WAL file that a primary writes begins with its timeline.
-const ROLE: &str = "select case when pg_is_in_recovery() then null \
-                    else substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end";
-
-/// Asks a node for its role, again and again.
-pub(super) async fn poll(shared: Arc<Shared>, node: usize) {
-    loop {
-        let asked = shared.clock.now();
-        let role = ask(&shared, node).await;
-        let banned_until = shared.bans().ban(node).map(|ban| ban.until);
-        let now = shared.clock.now();
-        match (&role, banned_until) {
-            // An answer to a question that was asked while the ban lasted ends nothing.
-            (Ok(_), Some(until)) if until <= asked => {
-                shared.bans().worked(node);
-                tracing::info!(node = %shared.nodes[node].name, "node works again");
-            }
-            (Err(error), until) => {
-                let mut bans = shared.bans();
-                if until.is_some() {
-                    bans.begin_probe(node, now);
-                } else {
-                    tracing::warn!(node = %shared.nodes[node].name, error, "node does not answer");
-                }
-                bans.failed(node, now, clock::chance(), error.as_str());
-            }
-            _ => {}
-        }
-        shared.learn(node, role.unwrap_or_default());
-        // Sooner when somebody met an error that a new role would explain.
-        let _ = timeout(shared.limits.poll, shared.asked[node].notified()).await;
-    }
+/// How far a primary had written at a few moments, from which the lag of its standbys follows. No clock of a server is
+/// asked: a standby lags at least since the first moment at which the primary had what the standby lacks.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    samples: std::collections::VecDeque<(Duration, u64)>,
 }
 
-async fn ask(shared: &Shared, node: usize) -> Result<Role, String> {
-    let connect = timeout(shared.limits.connect, shared.nodes[node].monitor.get()).await;
-    let client = connect.map_err(|_| "no connection in time".to_owned())?.map_err(|error| error.to_string())?;
-    match timeout(shared.limits.connect, client.query_one(ROLE, &[])).await {
-        Ok(Ok(row)) => match row.try_get::<_, Option<&str>>(0).map_err(|error| error.to_string())? {
-            None => Ok(Role::Standby),
-            Some(timeline) => {
-                let timeline = u32::from_str_radix(timeline, 16).map_err(|error| error.to_string())?;
-                Ok(Role::Primary { timeline })
-            }
-        },
-        // Promoted or demoted between two parts of the question: ask again.
-        Ok(Err(error)) if failure(&error) == Failure::ReadOnly => Err("role is changing".to_owned()),
-        Ok(Err(error)) => Err(Error::Postgres(error).to_string()),
-        Err(_) => {
-            // What is still on its way would be taken for the answer to the next question.
-            drop(deadpool_postgres::Object::take(client));
-            Err("no answer in time".to_owned())
+/// At one a second, more than four minutes.
+const SAMPLES_MAX: usize = 256;
+
+impl Progress {
+    pub(super) fn note(&mut self, now: Duration, lsn: u64) {
+        if self.samples.back().is_some_and(|(_, last)| *last >= lsn) {
+            return;
         }
+        if self.samples.len() == SAMPLES_MAX {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now, lsn));
+    }
+
+    /// Another primary writes now.
+    pub(super) fn reset(&mut self) {
+        self.samples.clear();
+    }
+
+    /// The lag of a standby in bytes and in time. `None` while nothing is known of the primary.
+    pub(super) fn lag(&self, now: Duration, replayed: u64) -> Option<(u64, Duration)> {
+        let (_, latest) = self.samples.back()?;
+        let lacking = self.samples.partition_point(|(_, lsn)| *lsn <= replayed);
+        let time = self.samples.get(lacking).map_or(Duration::ZERO, |(at, _)| now.saturating_sub(*at));
+        Some((latest.saturating_sub(replayed), time))
     }
 }
 
@@ -115,18 +143,51 @@ async fn ask(shared: &Shared, node: usize) -> Result<Role, String> {
 mod tests {
     use super::*;
 
+    fn topology(roles: &[(Role, Option<u64>)]) -> Topology {
+        let nodes = roles.iter().map(|(role, term)| NodeState { role: *role, term: *term, ..NodeState::default() });
+        Topology { nodes: nodes.collect() }
+    }
+
     #[test]
     fn of_several_primaries_the_highest_timeline_counts_and_a_tie_is_nobody() {
         let (old, new) = (Role::Primary { timeline: 1 }, Role::Primary { timeline: 2 });
         for (roles, primary) in [
             (vec![], None),
-            (vec![Role::Unknown, Role::Standby], None),
-            (vec![Role::Standby, old], Some(1)),
-            (vec![old, new, Role::Standby], Some(1)),
-            (vec![new, old], Some(0)),
-            (vec![new, new, old], None),
+            (vec![(Role::Unknown, None), (Role::Standby, None)], None),
+            (vec![(Role::Standby, None), (old, None)], Some(1)),
+            (vec![(old, None), (new, None), (Role::Standby, None)], Some(1)),
+            (vec![(new, None), (old, Some(9))], Some(0)),
+            (vec![(new, None), (new, None), (old, None)], None),
+            (vec![(new, Some(3)), (new, Some(4))], Some(1)),
+            (vec![(new, None), (new, Some(4))], Some(1)),
+            (vec![(new, Some(4)), (new, Some(4))], None),
         ] {
-            assert_eq!(Topology { roles: roles.clone() }.primary(), primary, "{roles:?}");
+            let topology = topology(&roles);
+            assert_eq!(topology.primary_index(), primary, "{roles:?}");
+            let claims = roles.iter().filter(|(role, _)| matches!(role, Role::Primary { .. })).count();
+            assert_eq!(topology.refused().count(), claims - usize::from(primary.is_some()), "{roles:?}");
         }
+    }
+
+    #[test]
+    fn lag_counts_from_when_the_primary_had_what_a_standby_lacks() {
+        let at = Duration::from_secs;
+        let mut progress = Progress::default();
+        assert_eq!(progress.lag(at(1), 5), None);
+        for (second, lsn) in [(1, 100), (2, 200), (3, 200), (9, 300)] {
+            progress.note(at(second), lsn);
+        }
+        assert_eq!(progress.lag(at(10), 300), Some((0, at(0))));
+        assert_eq!(progress.lag(at(10), 400), Some((0, at(0))), "a later answer than the primary's");
+        assert_eq!(progress.lag(at(10), 250), Some((50, at(1))));
+        assert_eq!(progress.lag(at(10), 200), Some((100, at(1))), "an idle primary makes no standby late");
+        assert_eq!(progress.lag(at(10), 150), Some((150, at(8))));
+        assert_eq!(progress.lag(at(10), 1), Some((299, at(9))));
+        for lsn in 0..1000 {
+            progress.note(at(20 + lsn), 1000 + lsn);
+        }
+        assert_eq!(progress.samples.len(), SAMPLES_MAX);
+        progress.reset();
+        assert_eq!(progress.lag(at(10), 1), None);
     }
 }
