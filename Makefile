@@ -7,6 +7,9 @@ KILLS ?= 200
 FAULTS ?= 300
 SETUPS ?= two-in-sync,three-in-sync,three-in-quorum,three-in-async
 SEED   ?= 1
+# The acceptance scenarios: which of them, and how far they go.
+SCENARIOS ?= all
+SCENARIOS_ARGS ?= --long
 # Failover benchmark: how many runs each median is taken over.
 RUNS  ?= 10
 # The same faults done to other systems: how many runs of each, and options such as PEERS_ARGS='--systems pgdock-*'.
@@ -31,6 +34,7 @@ SOAK_SIMULATED ?= $(CARGO) test --locked --release -p pgdock-tests --test simula
 SOAK_MODEL     ?= $(CARGO) test --locked --release -p pgdock-model --test model -- --deep
 SOAK_REAL      ?= $(CARGO) run --locked --release -p pgdock-benches --bin soak -- --kills $(KILLS)
 SOAK_FAULTS    ?= $(CARGO) test --locked -p pgdock-tests --test faults -- --total $(FAULTS) --setup $(SETUPS) --seed $(SEED)
+SOAK_SCENARIOS ?= $(CARGO) test --locked -p pgdock-tests --test faults -- --scenario $(SCENARIOS) $(SCENARIOS_ARGS)
 BENCH          ?= $(CARGO) run --locked --release -p pgdock-benches --bin failover_time -- --runs $(RUNS)
 
 # A test that needs PostgreSQL and finds none says so and passes; under `required` it fails.
@@ -41,7 +45,7 @@ HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 }
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test bench bench-peers soak doc fmt lint deny check
+.PHONY: help setup setup-tests demo test bench bench-peers soak scenarios doc fmt lint deny check
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,13 +82,18 @@ bench-peers: ## The same faults done to Patroni, repmgr and pgdock, in container
 	$(PYTHON) benches/peers/bench.py run --runs $(PEERS_RUNS) $(PEERS_ARGS)
 	$(PYTHON) benches/peers/bench.py table
 
-soak: setup-tests ## Long runs: SEEDS=10000 simulated worlds, the model within wide bounds, KILLS=200 real failovers, FAULTS=300 drawn faults in each of SETUPS
+soak: setup-tests ## Long runs: SEEDS=10000 simulated worlds, the model within wide bounds, KILLS=200 real failovers, SCENARIOS, FAULTS=300 drawn faults in each of SETUPS
 	$(SOAK_SIMULATED)
 	$(SOAK_MODEL)
 	$(CARGO) build --locked --release -p pgdock-cli
 	$(SOAK_REAL)
 	$(CARGO) build --locked -p pgdock-cli
+	$(SOAK_SCENARIOS)
 	$(SOAK_FAULTS)
+
+scenarios: setup-tests ## The acceptance scenarios at full length, a quarter of an hour: SCENARIOS=disk-full,primary-killed
+	$(CARGO) build --locked -p pgdock-cli
+	$(SOAK_SCENARIOS)
 
 doc: ## Build the API documentation and check the rest; a broken link is an error
 	@scripts/check-docs.sh

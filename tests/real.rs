@@ -12,4 +12,4 @@ pub use cluster::{Options, RealCluster, available, healthy, program};
 pub use probe::{Probe, Probed, overlaps};
 pub use processes::until;
 pub use way::Way;
-pub use writer::{Ack, Route, Writer, missing};
+pub use writer::{Ack, Notices, Route, Writer, missing};

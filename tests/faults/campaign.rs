@@ -17,7 +17,8 @@ use super::hurt::Ground;
 use super::lab::{Lab, cannot};
 use super::picture;
 use super::plan::{MIXED, Mode, Plan};
-use super::setup::{LAG_BYTES_MAX, Setup};
+use super::scenario;
+use super::setup::{LAG_BYTES_MAX, Setup, Special};
 use super::verdict::{Content, Evidence, Verdict};
 use crate::real::{healthy, until};
 
@@ -32,9 +33,11 @@ pub struct Campaign {
     pub(super) ground: Ground,
     clients: Clients,
     out: PathBuf,
-    diverged: BTreeMap<PathBuf, Diverged>,
+    pub(super) diverged: BTreeMap<PathBuf, Diverged>,
     failures: Vec<String>,
     slowest: Duration,
+    /// An operator forced a failover, and accepted what is lost with it.
+    pub(super) forced: bool,
 }
 
 /// What came of a run.
@@ -55,9 +58,15 @@ impl Campaign {
     ///
     /// # Errors
     /// Whatever goes wrong.
-    pub async fn begin(lab: &Arc<Lab>, setup: Setup, clocks: bool, out: &Path) -> Result<Self> {
+    pub async fn begin(lab: &Arc<Lab>, setup: Setup, special: &Special, out: &Path) -> Result<Self> {
+        // What an earlier run left there would be taken for what this one saw.
+        let _ = std::fs::remove_dir_all(out);
         std::fs::create_dir_all(out).map_err(|e| cannot("make a folder for the outcome", e))?;
-        let (cluster, store) = setup.make(Arc::clone(lab), clocks).await?;
+        let (cluster, store) = setup.make(Arc::clone(lab), special).await?;
+        let mut failures = Vec::new();
+        if let (true, Some(store)) = (special.broken_store, &store) {
+            failures = scenario::founds_nothing_on(store, &cluster).await?;
+        }
         if let Err(error) = cluster.begin().await {
             cluster.print_logs();
             return Err(error);
@@ -68,9 +77,15 @@ impl Campaign {
         let history = Arc::new(History::begin(&out.join("history.jsonl"), texts, names(&nodes))?);
         let clients = Clients::start(&cluster, lab, &history)?;
         let ground = Ground::new(setup, Arc::clone(lab), cluster, store, history);
-        let failures = Vec::new();
-        let mut this =
-            Self { ground, clients, out: out.to_owned(), diverged: BTreeMap::new(), failures, slowest: Duration::ZERO };
+        let mut this = Self {
+            ground,
+            clients,
+            out: out.to_owned(),
+            diverged: BTreeMap::new(),
+            failures,
+            slowest: Duration::ZERO,
+            forced: false,
+        };
         this.well().await?;
         Ok(this)
     }
@@ -211,6 +226,7 @@ impl Campaign {
             durability: setup.durability(),
             ttl: micros(setup.ttl() + setup.heartbeat()),
             lag_bytes_max: LAG_BYTES_MAX,
+            forced: self.forced,
             present,
             contents,
             diverged: self.diverged.into_values().collect(),

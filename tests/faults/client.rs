@@ -1,8 +1,8 @@
 //! Clients that write and remember what they were told: some go wherever the primary is, as an application
 //! does; and one for each node sits inside of the node's namespace and writes to that node alone.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgdock_core::{Error, Lsn, NodeName, Result, TimelineId};
@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::history::{History, Outcome, Place, Seen, Write};
 use super::lab::Lab;
-use crate::real::{RealCluster, Route};
+use crate::real::{Notices, RealCluster, Route};
 
 /// How many clients go wherever the primary is.
 pub const ROAMING: u16 = 3;
@@ -101,21 +101,27 @@ impl Clients {
 struct Ready {
     client: Client,
     insert: Statement,
+    /// What PostgreSQL says besides its answers. What it says before an answer is here before the answer.
+    notices: Mutex<Notices>,
 }
 
 impl Ready {
     async fn connect(route: &Route) -> Result<Self> {
-        let client = route.connect().await?;
+        let (client, mut notices) = route.connect_listening().await?;
         let prepared = tokio::time::timeout(PATIENCE, client.prepare(INSERT)).await;
         let insert = prepared
             .map_err(|_| Error::unavailable("no answer"))?
             .map_err(|e| Error::unavailable("cannot prepare a write").because(e))?;
-        Ok(Self { client, insert })
+        // What was said so far is not about a write.
+        while notices.try_recv().is_ok() {}
+        Ok(Self { client, insert, notices: Mutex::new(notices) })
     }
 
     /// Writes a number. `None`: it was refused, because this is no primary.
     async fn write(&self, number: i64) -> Option<Outcome> {
         match tokio::time::timeout(PATIENCE, self.client.query_one(&self.insert, &[&number])).await {
+            // A commit that was cancelled while it waited for standbys ends with a warning, and no error.
+            Ok(Ok(_)) if self.was_warned() => Some(Outcome::Cancelled),
             Ok(Ok(row)) => {
                 let place = || -> Option<Place> {
                     let timeline = u32::from_str_radix(row.try_get(0).ok()?, 16).ok()?;
@@ -131,6 +137,13 @@ impl Ready {
             Ok(Err(error)) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => None,
             _ => Some(Outcome::Unknown),
         }
+    }
+
+    /// Whether the write was warned about. Only its commit can be; and the text may be in any language.
+    fn was_warned(&self) -> bool {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = std::iter::from_fn(|| notices.try_recv().ok());
+        said.any(|notice| *notice.code() == SqlState::WARNING)
     }
 }
 
@@ -207,6 +220,8 @@ impl AtNode {
             match outcome {
                 Some(Outcome::Acknowledged(_)) => history.saw(self.node, Seen::Primary),
                 None => history.saw(self.node, Seen::Standby),
+                // It takes writes, and no standby confirms them.
+                Some(Outcome::Cancelled) => history.saw(self.node, Seen::Waiting),
                 // The connection broke, or nothing came: the next one tells what it is.
                 Some(Outcome::Unknown) if ended - sent >= 1_000_000 => history.saw(self.node, Seen::Waiting),
                 Some(Outcome::Unknown) => {}

@@ -35,6 +35,9 @@ pub struct Write {
 pub enum Outcome {
     /// It was acknowledged.
     Acknowledged(Place),
+    /// The commit was cancelled while it waited for standbys: it is on the disk of the node that it was sent to, and
+    /// maybe on no other. PostgreSQL says so by a warning, and answers as if all were well.
+    Cancelled,
     /// There was no answer, or one that leaves it open.
     Unknown,
 }
@@ -146,6 +149,7 @@ impl History {
                 line["lsn"] = lsn.to_string().into();
                 line["xid"] = xid.into();
             }
+            Outcome::Cancelled => line["outcome"] = "cancelled".into(),
             Outcome::Unknown => line["outcome"] = "unknown".into(),
         }
         self.line(&line);
@@ -205,6 +209,29 @@ impl History {
         let recent = facts.writes.iter().rev().take_while(|w| w.ended >= since);
         let acks = recent.filter(|w| clients.contains(&w.client) && matches!(w.outcome, Outcome::Acknowledged(_)));
         acks.filter(|w| w.sent >= since).count()
+    }
+
+    /// How many writes a node acknowledged that were sent to it after a moment.
+    #[must_use]
+    pub fn acknowledged_by(&self, node: &str, since: Micros) -> usize {
+        let facts = self.locked();
+        let recent = facts.writes.iter().rev().take_while(|w| w.ended >= since);
+        let acks = recent.filter(|w| facts.nodes[usize::from(w.node)] == node && w.sent >= since);
+        acks.filter(|w| matches!(w.outcome, Outcome::Acknowledged(_))).count()
+    }
+
+    /// The numbers whose commits were cancelled while they waited for standbys.
+    #[must_use]
+    pub fn cancelled(&self) -> Vec<i64> {
+        self.locked().writes.iter().filter(|w| w.outcome == Outcome::Cancelled).map(|w| w.number).collect()
+    }
+
+    /// What a node became since a moment, as the client inside of its namespace saw it, in order.
+    #[must_use]
+    pub fn seen_since(&self, node: &str, since: Micros) -> Vec<Seen> {
+        let facts = self.locked();
+        let of_node = facts.seen.iter().filter(|(_, n, _)| facts.nodes[usize::from(*n)] == node);
+        of_node.filter(|(at, ..)| *at >= since).map(|(.., seen)| *seen).collect()
     }
 
     /// Ends it.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgdock_core::postgres::process::Family;
@@ -289,16 +291,9 @@ impl Ground {
 
     /// Fills a node's disk to the last block, and again whatever becomes free, for a while.
     async fn fill_disk(&self, node: &NodeName, time: Duration) -> Result<()> {
-        let home = &self.cluster.settings.nodes[node].home;
-        let path = home.join("ballast");
-        let mut ballast = File::create(&path).map_err(|e| cannot("make the ballast", e))?;
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            fill(&mut ballast);
-            tokio::time::sleep(FILL_EVERY).await;
-        }
+        let ballast = Ballast::full(&self.cluster.settings.nodes[node].home)?;
+        tokio::time::sleep(time).await;
         drop(ballast);
-        std::fs::remove_file(&path).map_err(|e| cannot("free the disk", e))?;
         // An agent that was started meanwhile ended for want of room. Service managers start it again.
         self.revive(node);
         Ok(())
@@ -375,15 +370,67 @@ impl Ground {
     }
 
     /// The processes that send WAL.
-    fn wal_senders(&self, node: &NodeName) -> Vec<Pid> {
+    pub(super) fn wal_senders(&self, node: &NodeName) -> Vec<Pid> {
         let pids = self.cluster.postgres_pids(node).into_iter();
         let title = |pid: Pid| std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
         pids.filter(|pid| String::from_utf8_lossy(&title(*pid)).contains("walsender")).collect()
     }
 }
 
+/// Takes up room on a node's disk, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Ballast {
+    path: PathBuf,
+    /// Takes whatever becomes free, until it is told to stop.
+    filling: Option<(Arc<AtomicBool>, std::thread::JoinHandle<()>)>,
+}
+
+impl Ballast {
+    /// Takes all, and again whatever becomes free.
+    ///
+    /// # Errors
+    /// Where there is no room for the file itself.
+    pub(super) fn full(home: &Path) -> Result<Self> {
+        let path = home.join("ballast");
+        let mut file = File::create(&path).map_err(|e| cannot("make the ballast", e))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                fill(&mut file);
+                std::thread::sleep(FILL_EVERY);
+            }
+        });
+        Ok(Self { path, filling: Some((stop, thread)) })
+    }
+
+    /// Leaves so many bytes free, once.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn leaving(home: &Path, bytes: u64) -> Result<Self> {
+        let path = home.join("ballast");
+        let file = File::create(&path).map_err(|e| cannot("make the ballast", e))?;
+        let room = rustix::fs::statvfs(home).map_err(|e| cannot("ask for the room", e.into()))?;
+        let size = (room.f_bavail * room.f_frsize).saturating_sub(bytes);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)
+            .map_err(|e| cannot("fill the disk", e.into()))?;
+        Ok(Self { path, filling: None })
+    }
+}
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.filling.take() {
+            stop.store(true, Ordering::Relaxed);
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 /// Takes all that is free.
-pub(super) fn fill(ballast: &mut File) {
+fn fill(ballast: &mut File) {
     let mut size = 4 << 20;
     let zeroes = vec![0u8; size];
     while size >= 512 {

@@ -2,7 +2,7 @@
 //! the network, or a file, which the namespaces share.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -34,6 +34,17 @@ pub enum Setup {
 pub(super) const DISK_BYTES: u64 = 900 << 20;
 /// In `async`: how far behind a successor may be, in bytes.
 pub(super) const LAG_BYTES_MAX: u64 = 1 << 20;
+
+/// What one cluster has besides what its set-up says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Special {
+    /// Clocks will jump: programs get one that can.
+    pub clocks: bool,
+    /// Settings instead of those of the set-up: section, key, and value as in `cluster.toml`.
+    pub settings: &'static [(&'static str, &'static str, &'static str)],
+    /// The store breaks its word until it was seen that no cluster is founded on it.
+    pub broken_store: bool,
+}
 
 impl Setup {
     /// All of them.
@@ -84,33 +95,37 @@ impl Setup {
         Duration::from_millis(500)
     }
 
-    /// Makes the cluster in a lab; nothing of it runs yet but the bucket that its witness is in. Where clocks will jump, programs get one that can.
+    /// Its settings, by section and key.
+    fn settings(self) -> BTreeMap<(&'static str, &'static str), String> {
+        let millis = |time: Duration| format!("\"{}ms\"", time.as_millis());
+        let text = |text: &str| format!("\"{text}\"");
+        BTreeMap::from([
+            (("failover", "heartbeat"), millis(self.heartbeat())),
+            (("failover", "ttl"), millis(self.ttl())),
+            (("failover", "lag_bytes_max"), format!("\"{}kB\"", LAG_BYTES_MAX >> 10)),
+            (("postgres.settings", "shared_buffers"), text("16MB")),
+            (("postgres.settings", "max_wal_size"), text("64MB")),
+            (("postgres.settings", "min_wal_size"), text("32MB")),
+            (("postgres.settings", "wal_keep_size"), text("32MB")),
+            (("postgres.settings", "max_slot_wal_keep_size"), text("192MB")),
+            (("postgres.settings", "log_checkpoints"), "true".to_owned()),
+        ])
+    }
+
+    /// Makes the cluster in a lab; nothing of it runs yet but the bucket that its witness is in.
     ///
     /// # Errors
     /// Whatever goes wrong.
-    pub(super) async fn make(self, lab: Arc<Lab>, clocks: bool) -> Result<(RealCluster, Option<Store>)> {
-        let mut extra = BTreeMap::from([
-            (
-                "failover",
-                format!(
-                    "heartbeat = \"{}ms\"\nttl = \"{}ms\"\nlag_bytes_max = \"{}kB\"",
-                    self.heartbeat().as_millis(),
-                    self.ttl().as_millis(),
-                    LAG_BYTES_MAX >> 10
-                ),
-            ),
-            (
-                "postgres.settings",
-                "shared_buffers = \"16MB\"\nmax_wal_size = \"64MB\"\nmin_wal_size = \"32MB\"\n\
-                 wal_keep_size = \"32MB\"\nmax_slot_wal_keep_size = \"192MB\"\nlog_checkpoints = true"
-                    .to_owned(),
-            ),
-        ]);
+    pub(super) async fn make(self, lab: Arc<Lab>, special: &Special) -> Result<(RealCluster, Option<Store>)> {
+        let mut settings = self.settings();
+        for (section, key, value) in special.settings {
+            settings.insert((section, key), (*value).to_owned());
+        }
         let names: Vec<_> = (1..=self.nodes()).map(|i| format!("n{i}")).collect();
-        if clocks {
+        if special.clocks {
             let programs = lab.dir().join("programs");
             with_clocks(&programs, lab.dir())?;
-            extra.insert("postgres", format!("bin_dir = {programs:?}"));
+            settings.insert(("postgres", "bin_dir"), format!("{programs:?}"));
             for name in &names {
                 set_clock(lab.dir(), name, 0)?;
                 let file = clock_file(lab.dir(), name).display().to_string();
@@ -120,6 +135,10 @@ impl Setup {
                 lab.set_env(name, "LD_PRELOAD", &libfaketime()?.display().to_string());
                 lab.set_env(name, "FAKETIME_TIMESTAMP_FILE", &file);
             }
+        }
+        let mut extra: BTreeMap<&str, String> = BTreeMap::new();
+        for ((section, key), value) in settings {
+            let _ = writeln!(extra.entry(section).or_default(), "{key} = {value}");
         }
         let store = if self.in_bucket() { Some(Store::start(&lab).await?) } else { None };
         let options = Options {
@@ -146,7 +165,7 @@ const FAKETIME: [(&str, &str); 3] =
 ///
 /// # Errors
 /// `NotReady` where it is not installed.
-fn libfaketime() -> Result<PathBuf> {
+pub(super) fn libfaketime() -> Result<PathBuf> {
     let multiarch = std::env::consts::ARCH.to_owned() + "-linux-gnu";
     let folders = [format!("/usr/lib/{multiarch}/faketime"), "/usr/lib64/faketime".into(), "/usr/lib/faketime".into()];
     let found = folders.iter().map(|folder| Path::new(folder).join("libfaketimeMT.so.1")).find(|file| file.exists());

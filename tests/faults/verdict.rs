@@ -35,6 +35,8 @@ pub struct Evidence {
     pub ttl: Micros,
     /// In `async`: how far behind a successor may be, in bytes.
     pub lag_bytes_max: u64,
+    /// An operator forced a failover that loses what the new primary lacks. What is lost must be reported all the same.
+    pub forced: bool,
     /// The numbers that the primary has in the end.
     pub present: BTreeSet<i64>,
     /// What each node has in the end.
@@ -50,7 +52,7 @@ pub struct Evidence {
 pub struct Verdict {
     /// Writes that were acknowledged.
     pub acknowledged: usize,
-    /// Writes of which nobody knows.
+    /// Writes of which nobody knows, or which were cancelled while they waited for standbys.
     pub unknown: usize,
     /// Acknowledged writes that are gone.
     pub lost: usize,
@@ -137,7 +139,7 @@ impl Verdict {
         let lost: Vec<_> = acknowledged.iter().filter(|(w, _)| !evidence.present.contains(&w.number)).collect();
         self.lost = lost.len();
         let node = |write: &Write| evidence.facts.nodes[usize::from(write.node)].as_str();
-        if evidence.durability != Durability::Async {
+        if evidence.durability != Durability::Async && !evidence.forced {
             for (write, place) in lost.iter().take(20) {
                 self.violations.push(format!(
                     "lost: {} was acknowledged by {} on timeline {} near {}, at {:.6} s",
@@ -175,6 +177,10 @@ impl Verdict {
                     seconds(write.ended)
                 ));
             }
+        }
+        if evidence.forced {
+            // He accepted whatever it is.
+            return;
         }
         for ((node, timeline), places) in reigns {
             let of_reign = || {
@@ -226,7 +232,7 @@ impl Verdict {
 fn acknowledged(write: &Write) -> Option<(&Write, Place)> {
     match write.outcome {
         Outcome::Acknowledged(place) => Some((write, place)),
-        Outcome::Unknown => None,
+        Outcome::Cancelled | Outcome::Unknown => None,
     }
 }
 
@@ -293,6 +299,7 @@ mod tests {
             durability,
             ttl: 3 * SECOND,
             lag_bytes_max: 0x200,
+            forced: false,
             present: (1..=20).collect(),
             contents: vec![content("n1"), content("n2")],
             diverged: Vec::new(),
@@ -317,9 +324,11 @@ mod tests {
         let mut evidence = evidence(Durability::Sync);
         evidence.present.remove(&4);
         assert!(violations(&evidence).contains("lost: 4 was acknowledged by n1 on timeline 1"));
-        // One of unknown outcome may be gone.
-        evidence.facts.writes[3].outcome = Outcome::Unknown;
-        assert_eq!(violations(&evidence), "");
+        // One of unknown outcome may be gone, and so may one whose commit was cancelled while it waited.
+        for outcome in [Outcome::Unknown, Outcome::Cancelled] {
+            evidence.facts.writes[3].outcome = outcome;
+            assert_eq!(violations(&evidence), "");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! [`Writer`]: a client that inserts numbers one after the other, wherever the primary is, and remembers
 //! which of them were acknowledged, and when.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,8 +11,10 @@ use pgdock_core::{Error, Result, Settings};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
+use tokio_postgres::error::DbError;
+use tokio_postgres::{AsyncMessage, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A commit that was acknowledged.
@@ -35,6 +38,9 @@ pub struct Writer {
 const STATEMENT: Duration = Duration::from_secs(1);
 /// How long a node may take to let a client in.
 const HANDSHAKE: Duration = Duration::from_secs(2);
+
+/// What PostgreSQL says to a client besides its answers.
+pub type Notices = mpsc::UnboundedReceiver<DbError>;
 
 /// How a client connects: TLS with the cluster's authority, all nodes in turn, the first that is read-write.
 #[derive(Clone)]
@@ -105,12 +111,28 @@ impl Route {
     /// # Errors
     /// What the last PostgreSQL says; a timeout where it says nothing.
     pub async fn connect(&self) -> Result<Client> {
+        self.connect_listening().await.map(|(client, _)| client)
+    }
+
+    /// As [`connect`](Self::connect), with what PostgreSQL says besides its answers.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub async fn connect_listening(&self) -> Result<(Client, Notices)> {
         let mut last = Error::internal("there is no node to connect to");
         for config in &self.configs {
             match tokio::time::timeout(HANDSHAKE, config.connect(self.tls.clone())).await {
-                Ok(Ok((client, connection))) => {
-                    tokio::spawn(connection);
-                    return Ok(client);
+                Ok(Ok((client, mut connection))) => {
+                    let (told, notices) = mpsc::unbounded_channel();
+                    tokio::spawn(async move {
+                        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                            if let AsyncMessage::Notice(notice) = message {
+                                // Nobody may listen.
+                                let _ = told.send(notice);
+                            }
+                        }
+                    });
+                    return Ok((client, notices));
                 }
                 Ok(Err(e)) => last = Error::unavailable("no connection").because(e),
                 Err(_) => last = Error::unavailable(format!("no connection within {HANDSHAKE:?}")),

@@ -1,13 +1,17 @@
 //! Inflicts real faults on real clusters, each node in a network of its own, and judges what clients saw.
 //!
 //! ```text
-//! cargo test -p pgdock-tests --test faults                              a short run in each set-up, and --outages
-//! cargo test -p pgdock-tests --test faults -- --seed 7 --faults 20      that seed, in each set-up
+//! cargo test -p pgdock-tests --test faults                              the quick scenarios, and a short run in each set-up
+//! cargo test -p pgdock-tests --test faults -- --list-scenarios          the names of the scenarios, and what they tell
+//! cargo test -p pgdock-tests --test faults -- --scenario disk-full      this scenario; several with commas; `quick`; `all`
+//!     --long                                                            as far as an operator would go: many minutes
+//!     --pause 60 --outage 600 --switchovers 50                          how far, one by one; times in seconds
+//!     --times 5                                                         each so many times
+//! cargo test -p pgdock-tests --test faults -- --seed 7 --faults 20      drawn faults: that seed, in each set-up
 //!     --setup two-in-sync|three-in-sync|three-in-quorum|three-in-async  in this one only
 //!     --seeds 30                                                        so many seeds, from --seed on
 //!     --total 300                                                       so many that there are this many faults
 //!     --mode single|mixed                                               how faults follow each other
-//!     --outages                                                         long outages of a bucket instead: nothing is drawn
 //! ```
 //!
 //! What comes of it is below `target/faults`: the history, a picture, and logs where something is wrong.
@@ -15,11 +19,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pgdock_core::Error;
 use pgdock_tests::faults::campaign::Outcome;
 use pgdock_tests::faults::enclosure::{self, Stage};
-use pgdock_tests::faults::{Campaign, Lab, Mode, Plan, Setup, store};
+use pgdock_tests::faults::scenario::{self, Extent};
+use pgdock_tests::faults::{Campaign, Lab, Mode, Plan, Scenario, Setup, Special, store};
 
 /// The seed and the number of faults of a usual run.
 const SEED: u64 = 1;
@@ -27,49 +33,50 @@ const FAULTS: usize = 4;
 /// The number of faults of one run where there are many.
 const FAULTS_OF_MANY: usize = 10;
 
-/// Where outages that are not drawn are inflicted: no node is there to spare.
-const OUTAGES_IN: Setup = Setup::TwoInSync;
-
 /// What the command line asks for.
 struct Args {
-    seed: u64,
+    scenarios: Vec<Scenario>,
+    extent: Extent,
+    times: u64,
+    /// How many seeds: none where scenarios alone are asked for.
     seeds: u64,
+    seed: u64,
     faults: usize,
     setups: Vec<Setup>,
     mode: Option<Mode>,
-    outages: Outages,
-}
-
-/// Whether there are outages that are not drawn, besides faults that are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outages {
-    /// Also: nothing in particular is asked for.
-    Also,
-    /// Nothing else.
-    Only,
-    /// A seed, a number of faults or a mode is asked for, which outages have none of.
-    No,
 }
 
 impl Args {
     fn parse() -> Result<Self, String> {
         let mut args = Self {
-            seed: SEED,
+            scenarios: Vec::new(),
+            extent: Extent::SHORT,
+            times: 1,
             seeds: 1,
+            seed: SEED,
             faults: FAULTS,
             setups: Setup::ALL.into(),
             mode: None,
-            outages: Outages::Also,
         };
-        let mut total = None;
+        // Who asks for something gets that alone.
+        let (mut total, mut drawn, mut told) = (None, false, false);
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
-            if matches!(word.as_str(), "--seed" | "--seeds" | "--faults" | "--total" | "--mode") {
-                args.outages = Outages::No;
-            }
             let number = |value: String| value.parse::<u64>().map_err(|_| format!("not a number: `{value}`"));
+            drawn |= matches!(word.as_str(), "--seed" | "--seeds" | "--faults" | "--total" | "--setup" | "--mode");
+            told |= word == "--scenario";
             match word.as_str() {
+                "--scenario" => {
+                    for name in value()?.split(',') {
+                        args.scenarios.extend(scenarios(name)?);
+                    }
+                }
+                "--long" => args.extent = Extent::LONG,
+                "--pause" => args.extent.pause = Duration::from_secs(number(value()?)?),
+                "--outage" => args.extent.outage = Duration::from_secs(number(value()?)?),
+                "--switchovers" => args.extent.switchovers = u32::try_from(number(value()?)?).unwrap_or(u32::MAX),
+                "--times" => args.times = number(value()?)?,
                 "--seed" => args.seed = number(value()?)?,
                 "--seeds" => args.seeds = number(value()?)?,
                 "--total" => {
@@ -77,7 +84,6 @@ impl Args {
                     args.faults = FAULTS_OF_MANY;
                 }
                 "--faults" => args.faults = usize::try_from(number(value()?)?).unwrap_or(FAULTS),
-                "--outages" => args.outages = Outages::Only,
                 "--setup" => args.setups = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
                 "--mode" => {
                     args.mode = Some(match value()?.as_str() {
@@ -90,14 +96,31 @@ impl Args {
                 _ => {}
             }
         }
-        if args.outages == Outages::Only && !args.setups.contains(&OUTAGES_IN) {
-            return Err(format!("--outages are those of {OUTAGES_IN}, which --setup leaves out"));
-        }
         if let Some(total) = total {
             args.seeds = total.div_ceil((args.faults as u64).max(1));
         }
+        match (told, drawn) {
+            (false, false) => args.scenarios = scenarios("quick")?,
+            (true, false) => args.seeds = 0,
+            (_, true) => {}
+        }
         Ok(args)
     }
+}
+
+/// The scenarios that a word of the command line names.
+fn scenarios(name: &str) -> Result<Vec<Scenario>, String> {
+    let named = |s: &Scenario| match name {
+        "all" => true,
+        "quick" => s.quick,
+        name => s.name == name || s.number.to_string() == name,
+    };
+    let found: Vec<_> = scenario::ALL.into_iter().filter(named).collect();
+    if found.is_empty() {
+        let names: Vec<_> = scenario::ALL.iter().map(|s| s.name).collect();
+        return Err(format!("there is no scenario `{name}`; there are all, quick, {}", names.join(", ")));
+    }
+    Ok(found)
 }
 
 fn main() -> ExitCode {
@@ -105,6 +128,13 @@ fn main() -> ExitCode {
         // A runner that wants to know what is here.
         if !std::env::args().any(|word| word == "--ignored") {
             println!("faults: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args().any(|word| word == "--list-scenarios") {
+        for scenario in scenario::ALL {
+            let quick = if scenario.quick { ", quick" } else { "" };
+            println!("{:>2} {}{quick}\n   {}", scenario.number, scenario.name, scenario.text);
         }
         return ExitCode::SUCCESS;
     }
@@ -137,7 +167,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args, folder: PathBuf) -> bool {
-    let nodes = args.setups.iter().map(|setup| setup.nodes()).max().unwrap_or_default();
+    let drawn = args.setups.iter().filter(|_| args.seeds > 0).copied();
+    let setups = args.scenarios.iter().map(|scenario| scenario.setup).chain(drawn);
+    let nodes = setups.map(Setup::nodes).max().unwrap_or_default();
     let lab = match Lab::make(folder, nodes).await {
         Ok(lab) => Arc::new(lab),
         Err(error) => {
@@ -146,12 +178,7 @@ async fn run(args: &Args, folder: PathBuf) -> bool {
         }
     };
     let mut passed = true;
-    if args.outages != Outages::No && args.setups.contains(&OUTAGES_IN) {
-        passed &= outages(&lab, OUTAGES_IN).await;
-    }
-    if args.outages == Outages::Only {
-        return passed;
-    }
+    passed &= play_all(&lab, args).await;
     for seed in args.seed..args.seed + args.seeds {
         for setup in &args.setups {
             let plan = Plan::of(seed, *setup, args.faults, args.mode);
@@ -168,7 +195,8 @@ async fn one(lab: &Arc<Lab>, plan: &Plan) -> bool {
     let out = out(&format!("{}-{}", plan.setup, plan.seed));
     let outcome = async {
         lab.clear().await?;
-        let mut campaign = Campaign::begin(lab, plan.setup, plan.clocks(), &out).await?;
+        let special = Special { clocks: plan.clocks(), ..Special::default() };
+        let mut campaign = Campaign::begin(lab, plan.setup, &special, &out).await?;
         if let Err(error) = campaign.inflict(plan).await {
             campaign.fail(format!("the test cannot go on: {}", error.chain()));
         }
@@ -177,17 +205,50 @@ async fn one(lab: &Arc<Lab>, plan: &Plan) -> bool {
     told(&title, outcome.await, &out, &plan.replay())
 }
 
-/// The outages that are not drawn.
-async fn outages(lab: &Arc<Lab>, setup: Setup) -> bool {
-    let title = format!("{setup}, outages of the bucket");
-    eprintln!("{title}");
-    let out = out(&format!("{setup}-outages"));
-    let replay = format!("cargo test -p pgdock-tests --test faults -- --outages --setup {setup}");
+/// All scenarios that are asked for, one after the other; whether all passed.
+async fn play_all(lab: &Arc<Lab>, args: &Args) -> bool {
+    let (begin, mut played, mut failed) = (Instant::now(), 0, Vec::new());
+    for scenario in &args.scenarios {
+        if let Err(why) = scenario.possible() {
+            println!("scenario {}, {}: skipped: {why}", scenario.number, scenario.name);
+            if std::env::var("PGDOCK_REAL").as_deref() == Ok("required") {
+                failed.push(scenario.name);
+            }
+            continue;
+        }
+        for time in 1..=args.times {
+            played += 1;
+            if !play(lab, scenario, &args.extent, time).await {
+                failed.push(scenario.name);
+            }
+        }
+    }
+    if !args.scenarios.is_empty() {
+        let verdict =
+            if failed.is_empty() { "all passed".to_owned() } else { format!("FAILED: {}", failed.join(", ")) };
+        println!("scenarios: {played} played in {} s, {verdict}", begin.elapsed().as_secs());
+    }
+    failed.is_empty()
+}
+
+/// One scenario, from beginning to end.
+async fn play(lab: &Arc<Lab>, scenario: &Scenario, extent: &Extent, time: u64) -> bool {
+    let title = format!("scenario {}, {}", scenario.number, scenario.name);
+    let again = if time > 1 { format!("-{time}") } else { String::new() };
+    eprintln!("{title}: {}", scenario.text);
+    let out = out(&format!("scenario-{}{again}", scenario.name));
+    let Extent { pause, outage, switchovers } = extent;
+    let replay = format!(
+        "cargo test -p pgdock-tests --test faults -- --scenario {} --pause {} --outage {} --switchovers {switchovers}",
+        scenario.name,
+        pause.as_secs(),
+        outage.as_secs()
+    );
     let outcome = async {
         lab.clear().await?;
-        let mut campaign = Campaign::begin(lab, setup, false, &out).await?;
-        if let Err(error) = campaign.outages().await {
-            campaign.fail(format!("the test cannot go on: {}", error.chain()));
+        let mut campaign = Campaign::begin(lab, scenario.setup, &scenario.special, &out).await?;
+        if let Err(error) = scenario.play(&mut campaign, extent).await {
+            campaign.fail(format!("it cannot go on: {}", error.chain()));
         }
         campaign.end(&title, &replay).await
     };

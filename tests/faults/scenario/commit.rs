@@ -1,0 +1,67 @@
+//! Commits that nobody waits for any more.
+
+use pgdock_core::{Error, Result};
+
+use super::SOON;
+use crate::faults::campaign::Campaign;
+use crate::faults::fault::Part;
+use crate::real::until;
+use crate::signals::stop;
+
+/// The backends that have committed on their own disk, and wait for a standby.
+const WAITING: &str = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
+/// **13. A commit is cancelled while it waits for its standby.** PostgreSQL sends no WAL any more, so that commits wait,
+/// and then `pg_cancel_backend` ends their waiting. PostgreSQL answers as to a commit that is done, with a warning
+/// (01000) beside it. A client that listens has the warning; and the clients of this test, which listen, too, take none
+/// of these commits for acknowledged. They are right: the primary dies, the standby takes over, and the rows are gone.
+pub(super) async fn cancelled(on: &mut Campaign) -> Result<()> {
+    let failed = |e: tokio_postgres::Error| Error::unavailable("a statement failed").because(e);
+    let old = on.ground.leader().await;
+    let route = on.ground.cluster.route_to(&old)?;
+    let (watch, (plain, mut notices)) = (route.connect().await?, route.connect_listening().await?);
+    let backend: i32 = plain.query_one("SELECT pg_backend_pid()", &[]).await.map_err(failed)?.get(0);
+    let span = on.ground.history.hurt(old.as_str(), "commits cancelled, then power lost");
+    for sender in on.ground.wal_senders(&old) {
+        stop(sender);
+    }
+    let insert = tokio::spawn(async move { plain.execute("INSERT INTO acknowledged VALUES (-1)", &[]).await });
+    let mine = format!("SELECT count(*) {WAITING} AND pid = $1");
+    until("the commit waits", SOON, async || {
+        watch.query_one(&mine, &[&backend]).await.is_ok_and(|row| row.get::<_, i64>(0) == 1)
+    })
+    .await?;
+    let cancel = format!("SELECT pg_cancel_backend(pid) {WAITING}");
+    watch.execute(&cancel, &[]).await.map_err(failed)?;
+    let answer = insert.await.map_err(|e| Error::internal("the client ended").because(e))?;
+    let warning = notices.try_recv().ok();
+    let warned = warning.as_ref().is_some_and(|w| {
+        w.code().code() == "01000" && w.message().contains("canceling wait for synchronous replication")
+    });
+    // An error would do as well. Silence would not.
+    on.expect(
+        answer.is_err() || warned,
+        format!("a cancelled commit looks as if it were done: {answer:?}, {warning:?}"),
+    );
+    let history = std::sync::Arc::clone(&on.ground.history);
+    // The other clients were cancelled in the same moment, if not now.
+    until("clients are cancelled, too", SOON, async || {
+        watch.execute(&cancel, &[]).await.is_ok() && !history.cancelled().is_empty()
+    })
+    .await?;
+    let cut = on.ground.unplug(&old).await?;
+    on.ground.kill(&old, Part::Machine).await;
+    on.taken_over(&old).await?;
+    on.gets_on("though the standby took over").await;
+    on.ground.lab.mend(cut).await?;
+    on.ground.revive(&old);
+    on.ground.history.healed(span);
+    on.well().await?;
+    on.follows(&old).await?;
+    let numbers: Vec<i64> = history.cancelled().into_iter().chain([-1]).collect();
+    let client = on.ground.cluster.route()?.connect().await?;
+    let there =
+        client.query("SELECT number FROM acknowledged WHERE number = ANY ($1)", &[&numbers]).await.map_err(failed)?;
+    on.expect(there.len() < numbers.len(), format!("none of {numbers:?} is lost: the scenario does not bite"));
+    Ok(())
+}
