@@ -22,10 +22,10 @@ for document in $documents; do
     grep -n 'FILL: ' "$document" | while IFS= read -r line; do fault "$document:$line"; done
 done
 
-# Files that ARCHITECTURE.md names, relative to pgdock-core/src or to the top.
+# Files that ARCHITECTURE.md names, relative to the sources of a library or to the top.
 # shellcheck disable=SC2016 # backticks are meant as such
 grep -oE '`[a-z_/-]+\.rs`' ARCHITECTURE.md | tr -d '`' | sort -u | while IFS= read -r path; do
-    [ -e "pgdock-core/src/$path" ] || [ -e "$path" ] || fault "ARCHITECTURE.md: there is no such file: $path"
+    [ -e "pgdock-core/src/$path" ] || [ -e "pgdock-makara/src/$path" ] || [ -e "$path" ] || fault "ARCHITECTURE.md: there is no such file: $path"
 done
 for path in pgdock-core/src/decide/*.rs; do
     name=decide/$(basename -- "$path")

@@ -307,6 +307,22 @@ mod tests {
         }
     }
 
+    /// What n1 reports that it had and others did not.
+    fn report(fork: Lsn, end: Lsn) -> Diverged {
+        Diverged {
+            node: NodeName::new("n1").unwrap(),
+            incarnation: None,
+            system_identifier: 1,
+            timeline: TimelineId(1),
+            fork,
+            end,
+            found_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            files: Vec::new(),
+            changes: Some(Changes::default()),
+            incomplete: None,
+        }
+    }
+
     fn violations(evidence: &Evidence) -> String {
         Verdict::of(evidence).violations.join("\n")
     }
@@ -373,19 +389,7 @@ mod tests {
             evidence.present.remove(&lost);
         }
         assert!(violations(&evidence).contains("lost and not reported: 9"));
-        let report = Diverged {
-            node: NodeName::new("n1").unwrap(),
-            incarnation: None,
-            system_identifier: 1,
-            timeline: TimelineId(1),
-            fork: Lsn(0x0100_0980),
-            end: Lsn(0x0100_0b00),
-            found_at: "2026-01-01T00:00:00Z".parse().unwrap(),
-            files: Vec::new(),
-            changes: Some(Changes::default()),
-            incomplete: None,
-        };
-        evidence.diverged.push(report);
+        evidence.diverged.push(report(Lsn(0x0100_0980), Lsn(0x0100_0b00)));
         // The first write began before the fork, its commit is behind it.
         assert!(violations(&evidence).contains("lost and not reported: 9"));
         let commit = Commit { xid: 9, lsn: Lsn(0x0100_0990), at: String::new() };
@@ -397,6 +401,21 @@ mod tests {
         evidence.diverged[0].fork = Lsn(0x0100_0100);
         evidence.present.remove(&3);
         assert!(violations(&evidence).contains("more is lost than may be: n1 of timeline 1"));
+    }
+
+    #[test]
+    fn what_a_forced_failover_loses_was_reported_and_may_be_any_amount() {
+        let mut evidence = evidence(Durability::Sync);
+        for lost in 3..=10 {
+            evidence.present.remove(&lost);
+        }
+        evidence.forced = true;
+        assert!(violations(&evidence).contains("lost and not reported: 3"));
+        evidence.diverged.push(report(Lsn(0x0100_0300), Lsn(0x0100_0b00)));
+        assert_eq!(violations(&evidence), "");
+        assert_eq!(Verdict::of(&evidence).lost, 8);
+        evidence.forced = false;
+        assert!(violations(&evidence).contains("lost: 3 was acknowledged"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use pgdock_core::scaffold::{Scaffold, ScaffoldWitness};
 use pgdock_core::secrets::Secrets;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result, Role, Settings};
+use pgdock_makara::Router;
 
 use super::Route;
 use super::processes::signal_all;
@@ -307,6 +308,19 @@ impl RealCluster {
     pub fn route_to(&self, node: &NodeName) -> Result<Route> {
         let of = &self.settings.nodes[node];
         Ok(self.route()?.to_node(&of.address, of.postgres_port))
+    }
+
+    /// A router over all nodes, as an application has one.
+    ///
+    /// # Errors
+    /// Where the secrets cannot be read.
+    pub fn router(&self) -> Result<Router> {
+        let mut builder = Router::builder();
+        for node in self.nodes() {
+            builder = builder.node(node.as_str(), self.route_to(&node)?.parts().0, 1);
+        }
+        let built = builder.build(self.route()?.parts().1);
+        built.map_err(|e| Error::internal("the router cannot be made").because(e))
     }
 
     /// A node's data directory.

@@ -106,6 +106,15 @@ impl Route {
         Self { configs: vec![config], tls: self.tls.clone() }
     }
 
+    /// How to connect to the first node, with the TLS that it takes.
+    ///
+    /// # Panics
+    /// Where there is no node.
+    #[must_use]
+    pub fn parts(&self) -> (tokio_postgres::Config, MakeRustlsConnect) {
+        (self.configs.first().expect("there is a node").clone(), self.tls.clone())
+    }
+
     /// Connects to the first node that will do.
     ///
     /// # Errors
