@@ -3,7 +3,7 @@
 use pgdock_core::decide::rules::{Rule, Rules};
 use pgdock_core::witness::record::Durability;
 
-use crate::cluster::properties::{ACKNOWLEDGED, GOES_ON, HEALS, ONE_HISTORY, ONE_LEADER, ONE_WRITER};
+use crate::cluster::properties::{ACKNOWLEDGED, GOES_ON, HEALS, ONE_HISTORY, ONE_LEADER, ONE_WRITER, TERMS};
 use crate::cluster::state::{Budget, Members};
 use crate::cluster::{Bounds, Cluster};
 use crate::explore::{Outcome, explore};
@@ -65,19 +65,31 @@ fn sets_checks(deep: bool) -> Vec<Check> {
 
 fn timed_checks(deep: bool) -> Vec<Check> {
     let budget = timed::state::Budget { slips: 1, ..Default::default() };
-    let bounds = |budget| timed::Bounds { terms: 2, timelines: 2, budget };
-    let check = |world, budget, dropped: Option<timed::Dropped>, breaks| Check {
+    let within = |world, bounds, dropped: Option<timed::Dropped>, breaks| Check {
         world,
         dropped: dropped.map(timed::Dropped::name),
         breaks,
-        run: Box::new(move |threads| explore(Timed::new(bounds(budget), dropped), threads)),
+        run: Box::new(move |threads| explore(Timed::new(bounds, dropped), threads)),
     };
+    let bounds = |budget| timed::Bounds { terms: 2, timelines: 2, talks: false, budget };
+    let check = |world, budget, dropped, breaks| within(world, bounds(budget), dropped, breaks);
+    // A leader that has renewed its right in vain or not, and then asks the other node to wait.
+    let renewals = Some(1 + u8::from(deep));
+    let promises = timed::Bounds { talks: true, ..bounds(timed::state::Budget { renewals, ..Default::default() }) };
     let mut all = vec![check("timed", budget, None, &[])];
     if deep {
         all.push(check("timed, crash", timed::state::Budget { crashes: 1, ..budget }, None, &[]));
         all.push(check("timed, unanswered", timed::state::Budget { unanswered: 1, ..budget }, None, &[]));
     }
     all.extend(timed::MUTATIONS.map(|d| check("timed", budget, Some(d), &[timed::properties::ONE_RIGHT])));
+    all.push(within("promises", promises, None, &[]));
+    all.extend(
+        [Rule::PromiseOfAll, Rule::CountFromPlea, Rule::KeepPromise].map(|rule| {
+            within("promises", promises, Some(timed::Dropped::Rule(rule)), &[timed::properties::ONE_RIGHT])
+        }),
+    );
+    let outlive = timed::Dropped::Rule(Rule::OutliveOutage);
+    all.push(within("promises", promises, Some(outlive), &[timed::properties::OUTLIVES]));
     all
 }
 
@@ -90,8 +102,17 @@ fn begins(nodes: usize) -> Vec<(Members, u8)> {
 fn worlds(deep: bool) -> Vec<World> {
     let more = u8::from(deep);
     let world = |name, nodes, terms, heal, budget, mutations| {
-        let bounds =
-            Bounds { nodes, durability: Durability::Sync, acks: 1, begins: begins(nodes), terms, heal, budget };
+        let bounds = Bounds {
+            nodes,
+            durability: Durability::Sync,
+            acks: 1,
+            begins: begins(nodes),
+            terms,
+            guards_last: nodes == 2 || deep,
+            tells: false,
+            heal,
+            budget,
+        };
         World { name, bounds, mutations }
     };
     let quiet = Budget { commits: 1, ..Budget::default() };
@@ -120,14 +141,14 @@ fn worlds(deep: bool) -> Vec<World> {
             &[Rule::StartInRecovery, Rule::KeepNames, Rule::FenceDeposed, Rule::CompareHistory, Rule::OwnTimeline],
         ),
         world("rejoin", 2, 3, true, Budget { crashes: 1 + more, ..quiet }, &[]),
-        world(
+        telling(world(
             "unanswered",
             2,
             2,
             true,
             Budget { renewals: 1, restarts: 1, unanswered: 1 + more, ..quiet },
-            &[Rule::Settle],
-        ),
+            &[Rule::Settle, Rule::RelayExactly, Rule::ReadFirst],
+        )),
         world(
             "handover",
             2,
@@ -137,7 +158,32 @@ fn worlds(deep: bool) -> Vec<World> {
             &[Rule::HoldShutdown],
         ),
         world("late", 2, 2, true, Budget { late_reports: 1, crashes: 1, ..quiet }, &[]),
+        quorum("quorum", 1, quiet, &[Rule::Pledges, Rule::Detach, Rule::StayDetached, Rule::Barrier]),
+        quorum("quorum of two", 2, quiet, &[Rule::Detach, Rule::StayDetached]),
     ]
+}
+
+/// Agents tell each other what they read.
+fn telling(mut world: World) -> World {
+    world.bounds.tells = true;
+    world
+}
+
+/// Both standbys guard commits, and so many of them each one.
+fn quorum(name: &'static str, acks: u8, budget: Budget, mutations: &'static [Rule]) -> World {
+    let both = Members::one(1, 0).with(2, 0);
+    let bounds = Bounds {
+        nodes: 3,
+        durability: Durability::Quorum,
+        acks: acks.into(),
+        begins: vec![(both, acks)],
+        terms: 2,
+        guards_last: false,
+        tells: false,
+        heal: false,
+        budget,
+    };
+    World { name, bounds, mutations }
 }
 
 fn cluster_checks(world: World) -> Vec<Check> {
@@ -162,6 +208,8 @@ fn breaks(rule: Rule) -> &'static [&'static str] {
         Rule::StartInRecovery => &[ONE_LEADER, HEALS],
         Rule::FenceDeposed | Rule::CompareHistory => &[HEALS],
         Rule::OwnTimeline => &[ONE_HISTORY, HEALS],
+        Rule::RelayExactly => &[TERMS],
+        Rule::ReadFirst => &[HEALS, ACKNOWLEDGED],
         Rule::HoldShutdown => &[ACKNOWLEDGED, GOES_ON],
         _ => &[ONE_WRITER, ACKNOWLEDGED],
     }

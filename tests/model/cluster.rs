@@ -46,6 +46,11 @@ pub struct Bounds {
     pub begins: Vec<(Members, u8)>,
     /// Terms at most.
     pub terms: u8,
+    /// In the last of them, too, standbys come to guard commits. Whoever holds what was acknowledged then, no
+    /// later primary shows.
+    pub guards_last: bool,
+    /// Agents tell each other what they read, and make swaps for each other.
+    pub tells: bool,
     /// Look from every state whether the cluster heals.
     pub heal: bool,
     /// What may happen, and how often.
@@ -149,6 +154,10 @@ impl Model for Cluster {
     }
 
     fn within_boundary(&self, s: &State) -> bool {
+        let last = |n: &Node| n.run == Run::Primary && n.reign == self.bounds.terms && n.names.count > 0;
+        if !self.bounds.guards_last && s.nodes.iter().any(last) {
+            return false;
+        }
         s.doc.term <= self.bounds.terms && s.nodes.iter().all(|n| !n.wal.full() && n.life < state::LIVES_EXPLORED)
     }
 

@@ -20,7 +20,7 @@ pub mod state;
 pub mod told;
 
 use mind::{Decided, Heard, Job, Mind};
-use state::{Attempt, Becoming, Budget, Doc, NODES, Node, State};
+use state::{Attempt, Becoming, Budget, Doc, MARGIN, NODES, Node, Said, State, TTL};
 use told::Step;
 
 /// Turns after which a failover is over.
@@ -66,6 +66,8 @@ pub struct Bounds {
     pub terms: u8,
     /// Timelines at most.
     pub timelines: u8,
+    /// The nodes hear of each other what they ask and promise, at any time or never.
+    pub talks: bool,
     /// What may go wrong.
     pub budget: Budget,
 }
@@ -125,8 +127,34 @@ impl Timed {
             t.node_mut(n).agent = self.hears(s, n, Heard::Nothing);
             add(Step::NoAnswer(n), t);
         }
-        let decided = self.mind.decides(n, node);
-        add(Step::Decide(n, decided), self.carried_out(s, n, &decided));
+        if let Some(said) = s.net[usize::from(1 - n)] {
+            add(Step::Hear(n, said), self.heard(s, n, &said));
+        }
+        let mut decided = self.mind.decides(n, node);
+        let mut before = *s;
+        if let (Some(next), Some(left)) = (decided.swap, &mut before.left.renewals)
+            && (Doc { version: s.doc.version, ..next }) == s.doc
+        {
+            decided.swap = decided.swap.filter(|_| *left > 0);
+            *left = left.saturating_sub(1);
+        }
+        let t = self.carried_out(&before, n, &decided);
+        let waits = s.net[usize::from(n)].is_some();
+        let says = decided.says.filter(|_| self.bounds.talks);
+        // What it says overtakes what was under way, or is lost. With nothing under way, to be lost is to be late.
+        if let Some(said) = says {
+            add(Step::Decide(n, decided), t.says(n, said));
+        }
+        if says.is_none() || waits {
+            add(Step::Decide(n, Decided { says: None, ..decided }), t);
+        }
+    }
+
+    fn heard(&self, s: &State, n: NodeId, said: &Said) -> State {
+        let mut t = *s;
+        t.net[usize::from(1 - n)] = None;
+        t.node_mut(n).agent = self.mind.hears_said(n, s.node(n), said);
+        t
     }
 
     fn hears(&self, s: &State, n: NodeId, heard: Heard) -> state::Agent {
@@ -163,6 +191,10 @@ impl Timed {
         if decided.fence {
             node.end_server();
         }
+        if let (Some(right), Some(left)) = (&mut node.agent.right, decided.deadman) {
+            right.left = right.left.max(left);
+        }
+        node.agent.given = decided.given;
         let term = node.agent.seen.term;
         let mut makes = |becoming| {
             node.reign = term;
@@ -187,6 +219,14 @@ impl Timed {
         t
     }
 
+    /// Whether the last reign has begun and the one before has ended for good. What two nodes say to each other then is
+    /// what they said before.
+    fn over(&self, s: &State) -> bool {
+        let last = s.reigns.get(usize::from(self.bounds.terms)).is_some_and(|n| *n != NOBODY);
+        let ended = |n: &Node| !n.may_write() && n.agent.right.is_none_or(|r| r.left == 0);
+        self.bounds.talks && last && Self::nodes().any(|n| s.doc.leader != n && ended(s.node(n)))
+    }
+
     /// Whether a node leads before long when the other one is gone, if it may. What that takes is the document
     /// and what this node knows: nobody hears of the other.
     fn completes(&self, s: &State) -> bool {
@@ -196,6 +236,30 @@ impl Timed {
             let may = node.timeline == s.doc.history || s.doc.leader == n;
             !may || self.completes.get((n, *node, s.doc), |_| self.comes_to_lead(s, n))
         })
+    }
+
+    /// R7: while both live and hear each other, the witness may be away for as long as it likes: who leads by right
+    /// goes on, if the other one, which could take over, has not begun to.
+    fn outlives(&self, s: &State) -> bool {
+        Self::nodes().filter(|n| s.leads_undisputed(*n)).all(|n| self.runs_on(s, n))
+    }
+
+    fn runs_on(&self, s: &State, n: NodeId) -> bool {
+        let mut now = *s;
+        now.left = Budget::default();
+        for _ in 0..2 * TTL {
+            for speaker in [n, 1 - n, n] {
+                let decided = self.mind.decides(speaker, now.node(speaker));
+                now = self.carried_out(&now, speaker, &decided);
+                if let Some(said) = decided.says {
+                    now = self.heard(&now, 1 - speaker, &said);
+                }
+            }
+            now.tick(n);
+            now.tick(1 - n);
+            now.canonical();
+        }
+        now.node(n).run == Run::Primary
     }
 
     fn comes_to_lead(&self, s: &State, n: NodeId) -> bool {
@@ -227,6 +291,12 @@ impl Timed {
 }
 
 impl State {
+    fn says(&self, n: NodeId, said: Said) -> Self {
+        let mut t = *self;
+        t.net[usize::from(n)] = Some(said);
+        t
+    }
+
     fn lands(&self, n: NodeId, attempt: usize, next: Doc) -> Self {
         let mut t = *self;
         let same_reign = next.term == t.doc.term && (next.leader == t.doc.leader || next.leader == NOBODY);
@@ -244,6 +314,22 @@ impl State {
         }
         t.doc = next;
         t
+    }
+
+    /// Whether a node leads with a right that it has just renewed, or was just promised, and the other one knows.
+    fn leads_undisputed(&self, n: NodeId) -> bool {
+        let (node, other) = (self.node(n), self.node(1 - n));
+        let renewed = node.agent.right.is_some_and(|r| r.term == self.doc.term && r.left == TTL - MARGIN);
+        let goes_on = |a: &Attempt| a.next.leader == n && a.next.term == self.doc.term;
+        node.run == Run::Primary
+            && self.doc.leader == n
+            && renewed
+            && node.agent.seen == self.doc
+            && node.agent.attempts.iter().flatten().all(goes_on)
+            && other.run == Run::Standby
+            && other.becoming.is_none()
+            && other.agent.seen == self.doc
+            && other.agent.attempts.iter().all(Option::is_none)
     }
 
     fn becomes_primary(&self, n: NodeId) -> Self {
@@ -295,10 +381,12 @@ impl Model for Timed {
     }
 
     fn within_boundary(&self, s: &State) -> bool {
-        s.doc.term <= self.bounds.terms && s.doc.timeline <= self.bounds.timelines
+        s.doc.term <= self.bounds.terms && s.doc.timeline <= self.bounds.timelines && !self.over(s)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all()
+        // What only keeps a leader in office breaks long before two have a right.
+        let whole = matches!(self.dropped, None | Some(Dropped::Rule(Rule::OutliveOutage)));
+        properties::all(self.bounds.talks && whole)
     }
 }

@@ -1,8 +1,8 @@
 //! What agents do: decide, and carry out what they decided.
 
-use super::mind::{Decision, Facts, Heard};
-use super::state::{Agent, Attempt, Doc, Job, NOBODY, NODES, NodeId, Order, Pledge, Report, Right, Run, State};
-use super::told::Step;
+use super::mind::{Decision, Decisions, Facts, Heard};
+use super::state::{Agent, Attempt, Doc, Job, NOBODY, NODES, NodeId, Order, Pledge, Relay, Report, Right, Run, State};
+use super::told::{Decided, Step};
 use super::{Cluster, state};
 use crate::attempt::Fate;
 
@@ -21,8 +21,11 @@ impl Cluster {
         {
             add(Step::Conflict(n, s.doc.version), t);
         }
+        if self.bounds.tells {
+            self.aid(s, n, &decisions, add);
+        }
         for decision in &decisions.all {
-            let decided = decision.decided;
+            let decided = Decided { relay: None, ..decision.decided };
             let Some(next) = decided.swap else {
                 if let Some(t) = self.carry_out(s, n, decision) {
                     add(Step::Decide(n, decided), t);
@@ -54,11 +57,33 @@ impl Cluster {
         self.meddle(s, n, add);
     }
 
+    /// What peers do for an agent that does not hear of the witness: they tell it what they have read, newer or not, and
+    /// make its swap. Made as it was sent, that lands as any swap that is not answered.
+    fn aid(&self, s: &State, n: NodeId, decisions: &Decisions, add: &mut impl FnMut(Step, State)) {
+        let node = s.node(n);
+        for peer in self.nodes().filter(|p| *p != n) {
+            let Some(doc) = s.node(peer).agent.seen else { continue };
+            let mut t = *s;
+            t.node_mut(n).agent = self.mind.hears(n, node, Heard::Told(doc));
+            add(Step::Told(n, peer, doc.version), t);
+        }
+        let exact = |next: &Doc| next.version == s.doc.version + 1;
+        let relayed = decisions.all.iter().find_map(|d| d.decided.relay);
+        if let Some(next) = relayed.filter(|next| !exact(next))
+            && node.agent.seen.is_some_and(|seen| seen.version == s.doc.version)
+        {
+            let mut t = *s;
+            t.document_becomes(next);
+            add(Step::Relays(n, next), t);
+        }
+    }
+
     /// What an agent hears of the others: what they would say now, and what is late.
     fn heard(&self, s: &State, n: NodeId) -> ([Option<Report>; NODES], Option<(NodeId, Report)>) {
         let mut reports = [None; NODES];
         for peer in self.nodes().filter(|p| *p != n) {
-            reports[usize::from(peer)] = Some(s.report(peer));
+            let relay = self.bounds.tells.then(|| s.relay(peer)).flatten();
+            reports[usize::from(peer)] = Some(Report { relay, ..s.report(peer) });
         }
         let late = s.late.filter(|(from, report)| *from != n && reports[usize::from(*from)] != Some(*report));
         (reports, late)
@@ -190,8 +215,17 @@ impl State {
             flushed: node.wal.end(),
             forks,
             seen,
+            relay: None,
             pledge: pledge.filter(|p| p.life == node.life && node.run == Run::Standby && node.upstream.is_none()),
         }
+    }
+
+    /// The swap that an agent would ask others to make.
+    fn relay(&self, n: NodeId) -> Option<Relay> {
+        let agent = &self.node(n).agent;
+        let seen = agent.seen.filter(|seen| seen.leader == n)?;
+        let last = agent.attempts.iter().flatten().next_back()?;
+        Some(Relay { expected: seen.version, next: last.next })
     }
 
     /// Something is done to PostgreSQL. It takes effect at once: whatever happens before it does could as well

@@ -217,6 +217,7 @@ impl Mind {
             match action {
                 Action::ReadWitness => reads = true,
                 Action::SwapWitness { next, .. } => decided.swap = Some(self.doc(&next)),
+                Action::RelaySwap { next, .. } => decided.relay = Some(self.doc(&next)),
                 Action::Fence { .. } => decided.fence = true,
                 action => decided.job = self.job(action).or(decided.job),
             }

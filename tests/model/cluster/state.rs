@@ -407,8 +407,17 @@ pub struct Budget {
     pub late_reports: u8,
 }
 
-/// What a report says, as far as anybody reads it.
+/// A swap that a leader asks others to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relay {
+    /// The version that must still stand.
+    pub expected: Version,
+    /// What to make of it.
+    pub next: Doc,
+}
+
+/// What a report says, as far as anybody reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Report {
     /// The speaker's life.
     pub life: u8,
@@ -424,6 +433,8 @@ pub struct Report {
     pub seen: Option<(Version, u8)>,
     /// Its pledge for that.
     pub pledge: Option<Pledge>,
+    /// The swap that it does not hear of, if it leads.
+    pub relay: Option<Relay>,
 }
 
 /// All that there is.

@@ -37,6 +37,10 @@ pub enum Step {
     HoldUp(NodeId),
     /// An agent reads the document.
     Read(NodeId, u8),
+    /// An agent is told the document that another one has read.
+    Told(NodeId, NodeId, u8),
+    /// An agent makes a swap that the leader asked it to make some time ago.
+    Relays(NodeId, Doc),
     /// Its swap finds another version there, and it reads that.
     Conflict(NodeId, u8),
     /// A swap lands.
@@ -60,6 +64,8 @@ pub struct Decided {
     pub job: Option<Job>,
     /// A swap is sent.
     pub swap: Option<Doc>,
+    /// A swap of the leader's is made for it.
+    pub relay: Option<Doc>,
     /// The order ends.
     pub verdict: bool,
     /// Whom it took for dead.
@@ -82,6 +88,8 @@ impl Told for Step {
             Self::Restart(n) => format!("the agent of {} is restarted", name(*n)),
             Self::Order(n) => format!("an operator tells {} to hand over", name(*n)),
             Self::HoldUp(n) => format!("a report of {} is held up in the network", name(*n)),
+            Self::Told(n, peer, version) => format!("{} tells {} of version {version}", name(*peer), name(*n)),
+            Self::Relays(n, doc) => format!("{} makes a swap for the leader: {doc}", name(*n)),
             Self::Read(n, version) => format!("{} reads version {version}", name(*n)),
             Self::Conflict(n, version) => {
                 format!("{0} swaps an older version: that fails, and {0} reads version {version}", name(*n))

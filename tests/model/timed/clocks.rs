@@ -48,9 +48,14 @@ impl State {
         for attempt in node.agent.attempts.iter_mut().flatten() {
             older(&mut attempt.age, TTL - MARGIN);
         }
+        let less = |left: &mut u8| *left = left.saturating_sub(1);
         if let Some(right) = &mut node.agent.right {
             older(&mut right.sent, TTL - MARGIN);
+            less(&mut right.left);
         }
+        node.agent.given.iter_mut().for_each(|given| less(&mut given.left));
+        node.agent.had.iter_mut().for_each(|had| less(&mut had.left));
+        node.agent.heard = None;
         node.deadman = node.deadman.map(|left| left.saturating_sub(1));
         if node.deadman == Some(0) {
             node.deadman = None;
@@ -58,5 +63,6 @@ impl State {
                 node.end_server();
             }
         }
+        self.each_plea(n, |plea| older(&mut plea.age, TTL - MARGIN));
     }
 }

@@ -6,15 +6,16 @@ use pgdock_core::clock::Moment;
 use pgdock_core::decide::rules::Rules;
 use pgdock_core::decide::{Action, decide};
 use pgdock_core::node::{Incarnation, Member};
+use pgdock_core::report::{Aid, Plea as CorePlea, Promise, Report, State as Running};
 use pgdock_core::view::{
-    Answer, Attempt as CoreAttempt, Local, MemberPolicy, Names, Policy, Postgres, Primary, Right as CoreRight, Seen,
-    Standby, Stopped, Task, View,
+    Answer, Attempt as CoreAttempt, Given as CoreGiven, Had as CoreHad, Local, MemberPolicy, Names, Policy, Postgres,
+    Primary, Right as CoreRight, Seen, Standby, Stopped, Task, View,
 };
 use pgdock_core::witness::record::Durability;
 use pgdock_core::witness::{Record, Version};
-use pgdock_core::{History, Lsn, NodeName, Term, TimelineId};
+use pgdock_core::{History, Lsn, NodeName, Role, Term, TimelineId};
 
-use super::state::{ATTEMPTS, Agent, Attempt, Becoming, Doc, MARGIN, Node, Right, TTL};
+use super::state::{ATTEMPTS, Agent, Attempt, Becoming, Doc, Given, Had, MARGIN, Node, Plea, Right, Said, TTL};
 use crate::attempt::Fate;
 use crate::cluster::state::{NOBODY, NodeId, Run, name};
 use crate::known::Known;
@@ -50,6 +51,10 @@ pub struct Decided {
     pub swap: Option<Doc>,
     /// The deadman is armed with so many ticks.
     pub deadman: Option<u8>,
+    /// What it has promised.
+    pub given: Option<Given>,
+    /// What it says to the other one, if that asks or promises something.
+    pub says: Option<Said>,
 }
 
 /// How a request to the witness ends.
@@ -105,8 +110,22 @@ impl Mind {
     }
 
     fn think(&self, n: NodeId, here: &Node) -> Decided {
-        let d = decide(&self.view(n, here));
+        let mut view = self.view(n, here);
+        let d = decide(&view);
         let mut decided = Decided::default();
+        view.note_aid(&d);
+        decided.given = view.promise.as_ref().map(|given| {
+            let left = ticks_until(given.until);
+            Given { plea: plea(&given.promise.plea), left }
+        });
+        let aid = view.aid(&d);
+        let said = Said {
+            run: here.run,
+            timeline: here.timeline,
+            plea: aid.plea.as_ref().map(plea),
+            promise: aid.promise.as_ref().map(|p| plea(&p.plea)),
+        };
+        decided.says = (said.plea.is_some() || said.promise.is_some()).then_some(said);
         for action in d.actions {
             match action {
                 Action::SwapWitness { next, .. } => decided.swap = Some(self.doc(&next)),
@@ -118,7 +137,7 @@ impl Mind {
                 _ => {}
             }
         }
-        decided.deadman = d.deadline.map(|at| number(at.since(NOW).as_nanos().div_ceil(TICK.as_nanos())));
+        decided.deadman = d.deadline.map(ticks_until);
         decided
     }
 
@@ -152,18 +171,30 @@ impl Mind {
             attempts: [None; ATTEMPTS],
             waiting: false,
             right: None,
+            ..*agent
         };
         for (slot, a) in view.witness.attempts.iter().enumerate() {
             let old = agent.attempts[a.next.nonce.parse::<usize>().expect("numbered")].expect("not made up");
             after.attempts[slot] = Some(Attempt { read_since: seen.read_at > a.sent_at, ..old });
         }
-        let sent = |r: &CoreRight| if late && before != Some(*r) { 0 } else { ticks(r.sent_at) };
-        after.right = view.right.as_ref().map(|r| Right {
-            term: number(r.term.0),
-            sent: sent(r),
-            after_end: r.sent_at > ended_at(here),
+        after.right = view.right.as_ref().map(|r| {
+            let (sent, left) =
+                if late && before != Some(*r) { (0, TTL - MARGIN) } else { (ticks(r.sent_at), ticks_until(r.until)) };
+            Right { term: number(r.term.0), sent, after_end: r.sent_at > ended_at(here), left }
         });
         after
+    }
+
+    /// What an agent knows after a report of the other one.
+    pub(super) fn hears_said(&self, n: NodeId, here: &Node, said: &Said) -> Agent {
+        let mut view = self.view(n, here);
+        view.heard(self.report(1 - n, said));
+        let had = view.peers[&self.names[usize::from(1 - n)]].promised;
+        Agent {
+            had: had.map(|had| Had { term: number(had.term.0), left: ticks_until(had.until) }),
+            heard: Some(Said { promise: None, ..*said }),
+            ..here.agent
+        }
     }
 
     fn view(&self, n: NodeId, here: &Node) -> View {
@@ -191,12 +222,21 @@ impl Mind {
         });
         view.right = agent.right.map(|r| {
             let sent_at = sent_at(r.sent, r.after_end);
-            CoreRight { term: Term(r.term.into()), sent_at, until: sent_at + TICK * u32::from(TTL - MARGIN) }
+            CoreRight { term: Term(r.term.into()), sent_at, until: (sent_at + TICK * u32::from(r.sent + r.left)) }
         });
-        // They hear nothing of each other, and know that: for as long as it takes to suspect anybody.
+        view.witness.moved = true;
+        let other = &self.names[usize::from(1 - n)];
         for peer in view.peers.values_mut() {
-            peer.heard_at = Some(NOW - TICK * 100);
+            // What was not heard just now was not heard for as long as it takes to suspect anybody.
+            peer.heard_at = Some(if agent.heard.is_some() { NOW } else { NOW - TICK * 100 });
+            peer.report = agent.heard.map(|said| self.report(1 - n, &said));
+            peer.promised =
+                agent.had.map(|had| CoreHad { term: Term(had.term.into()), until: NOW + TICK * u32::from(had.left) });
         }
+        view.promise = agent.given.map(|given| CoreGiven {
+            promise: Promise { to: other.clone(), plea: self.plea(&given.plea) },
+            until: NOW + TICK * u32::from(given.left),
+        });
         view.durable.reign = Term(here.reign.into());
         view.busy = here.becoming.map(|b| match b {
             Becoming::Promoted(_) => (Task::Promote, NOW),
@@ -247,6 +287,47 @@ impl Mind {
         }
     }
 
+    fn report(&self, from: NodeId, said: &Said) -> Report {
+        let (role, state) = match said.run {
+            Run::Stopped => (Role::Unknown, Running::Stopped),
+            Run::Standby => (Role::Standby, Running::Streaming),
+            Run::Primary => (Role::Primary, Running::Running),
+        };
+        let promise =
+            said.promise.map(|p| Promise { to: self.names[usize::from(1 - from)].clone(), plea: self.plea(&p) });
+        Report {
+            node: self.names[usize::from(from)].clone(),
+            cluster: self.policy.cluster.clone(),
+            system_identifier: Some(1),
+            incarnation: Some(Incarnation(from.into())),
+            role,
+            state,
+            timeline: TimelineId(said.timeline.into()),
+            flushed: Lsn(1),
+            replayed: Lsn(1),
+            upstream: None,
+            history: (said.run == Run::Primary).then(|| History::new(TimelineId(said.timeline.into()))),
+            standbys: Vec::new(),
+            witness: None,
+            witness_reachable: true,
+            campaign: None,
+            pledge: None,
+            aid: Aid { plea: said.plea.map(|p| self.plea(&p)), promise, ..Aid::default() },
+            disk_low: false,
+            bundle: None,
+            problems: Vec::new(),
+        }
+    }
+
+    fn plea(&self, plea: &Plea) -> CorePlea {
+        CorePlea {
+            term: Term(plea.term.into()),
+            session: 0,
+            number: NOW - TICK * u32::from(plea.age),
+            lasts: self.policy.ttl,
+        }
+    }
+
     fn record(&self, doc: &Doc) -> Record {
         let name = |n: NodeId| self.names.get(usize::from(n)).cloned();
         Record {
@@ -292,6 +373,15 @@ fn ended_at(here: &Node) -> Moment {
 
 fn ticks(at: Moment) -> u8 {
     number(NOW.since(at).as_secs())
+}
+
+/// Whole ticks until a moment: what has passed within a tick has not passed before the next one.
+fn ticks_until(at: Moment) -> u8 {
+    number(at.since(NOW).as_nanos().div_ceil(TICK.as_nanos()))
+}
+
+fn plea(plea: &CorePlea) -> Plea {
+    Plea { term: number(plea.term.0), age: ticks(plea.number).min(TTL - MARGIN) }
 }
 
 fn version(version: u8) -> Version {

@@ -14,11 +14,18 @@ pub const TERMS: &str = "terms and versions grow by one";
 /// A failover completes.
 pub const COMPLETES: &str = "with one node gone, the other leads before long if it may";
 
-pub(super) fn all() -> Vec<Property<Timed>> {
-    vec![
+/// R7: an outage of the witness ends no reign.
+pub const OUTLIVES: &str = "while both nodes live, an outage of the witness demotes nobody";
+
+pub(super) fn all(outlives: bool) -> Vec<Property<Timed>> {
+    let mut all = vec![
         Property::always(ONE_RIGHT, |_, s: &State| s.nodes.iter().filter(|n| n.may_write()).count() <= 1),
         Property::always(ONE_LEADER, |_, s: &State| s.broken != Some(ONE_LEADER)),
         Property::always(TERMS, |_, s: &State| s.broken != Some(TERMS)),
         Property::always(COMPLETES, |model: &Timed, s| model.completes(s)),
-    ]
+    ];
+    if outlives {
+        all.push(Property::always(OUTLIVES, |model: &Timed, s| model.outlives(s)));
+    }
+    all
 }

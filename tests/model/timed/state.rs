@@ -44,6 +44,48 @@ pub struct Right {
     pub sent: u8,
     /// That was after PostgreSQL was seen to end.
     pub after_end: bool,
+    /// How long until it ends.
+    pub left: u8,
+}
+
+/// What a leader asks of the other node: to wait for as long as a right lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Plea {
+    /// The term that it leads.
+    pub term: u8,
+    /// How long ago it was made, by the leader's clock. Once that is as long as a right lasts, longer is the same.
+    pub age: u8,
+}
+
+/// A promise that an agent gave to the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Given {
+    /// What it answers.
+    pub plea: Plea,
+    /// How long it binds.
+    pub left: u8,
+}
+
+/// A promise that an agent had from the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Had {
+    /// For which term.
+    pub term: u8,
+    /// How long it is good for.
+    pub left: u8,
+}
+
+/// A report, as far as anybody reads it. One without plea and promise is as good as none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Said {
+    /// What runs there.
+    pub run: Run,
+    /// The timeline of its WAL.
+    pub timeline: u8,
+    /// What it asks for.
+    pub plea: Option<Plea>,
+    /// What it promises.
+    pub promise: Option<Plea>,
 }
 
 /// What an agent remembers.
@@ -59,6 +101,12 @@ pub struct Agent {
     pub waiting: bool,
     /// Its right.
     pub right: Option<Right>,
+    /// What it promised.
+    pub given: Option<Given>,
+    /// What it was promised.
+    pub had: Option<Had>,
+    /// What it heard of the other one within this tick. What is older counts for nothing.
+    pub heard: Option<Said>,
 }
 
 /// On the way to be a primary.
@@ -124,6 +172,8 @@ pub struct Budget {
     pub unanswered: u8,
     /// A clock ticks twice in a round, or not at all.
     pub slips: u8,
+    /// A leader renews its right, in vain or not; `None`: as often as it likes.
+    pub renewals: Option<u8>,
 }
 
 /// All that there is.
@@ -135,6 +185,8 @@ pub struct State {
     pub nodes: [Node; NODES],
     /// Who was primary in each term, or nobody.
     pub reigns: [NodeId; 5],
+    /// The last report of each node that is under way.
+    pub net: [Option<Said>; NODES],
     /// Whose clock has ticked in this round.
     pub ticked: u8,
     /// What may still go wrong.
@@ -152,12 +204,12 @@ impl State {
         let mut nodes = [node; NODES];
         nodes[0].run = Run::Primary;
         nodes[0].reign = 1;
-        nodes[0].agent.right = Some(Right { term: 1, sent: 0, after_end: false });
+        nodes[0].agent.right = Some(Right { term: 1, sent: 0, after_end: false, left: TTL - MARGIN });
         nodes[0].deadman = Some(TTL - MARGIN);
         nodes[1].run = Run::Standby;
         let mut reigns = [NOBODY; 5];
         reigns[1] = 0;
-        Self { doc, nodes, reigns, ticked: 0, left, broken: None }
+        Self { doc, nodes, reigns, net: [None; NODES], ticked: 0, left, broken: None }
     }
 
     /// A node.
@@ -190,6 +242,10 @@ impl State {
                 // One of an earlier term is worth nothing to whoever is no primary.
                 node.agent.right = node.agent.right.filter(|r| r.term >= node.agent.seen.term);
             }
+            // Terms only grow: what is for an earlier one binds nobody any more.
+            let agent = &mut node.agent;
+            agent.given = agent.given.filter(|g| g.left > 0 && g.plea.term >= agent.seen.term);
+            agent.had = agent.had.filter(|had| had.left > 0 && agent.right.is_some_and(|r| r.term <= had.term));
         }
         let mut used = Vec::with_capacity(8);
         self.each_version(|v| used.push(*v));
@@ -203,6 +259,16 @@ impl State {
                 attempt.next.version = seen + 1;
             }
         }
+    }
+
+    /// All pleas of a node, wherever somebody keeps them.
+    pub fn each_plea(&mut self, author: NodeId, mut f: impl FnMut(&mut Plea)) {
+        let (mine, theirs) = (usize::from(author), 1 - usize::from(author));
+        let other = &mut self.nodes[theirs].agent;
+        let asked = [&mut self.net[mine], &mut other.heard].into_iter().flatten().filter_map(|s| s.plea.as_mut());
+        asked.for_each(&mut f);
+        other.given.iter_mut().for_each(|g| f(&mut g.plea));
+        self.net[theirs].iter_mut().filter_map(|s| s.promise.as_mut()).for_each(f);
     }
 
     fn each_version(&mut self, mut f: impl FnMut(&mut u8)) {

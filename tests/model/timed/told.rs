@@ -2,7 +2,7 @@
 
 use super::Timed;
 use super::mind::{Decided, Job};
-use super::state::{Becoming, Doc, Node, State};
+use super::state::{Becoming, Doc, Node, Said, State};
 use crate::cluster::state::{NOBODY, NodeId, Run, name};
 use crate::explore::{Tells, Told};
 
@@ -27,6 +27,8 @@ pub enum Step {
     NoAnswer(NodeId),
     /// A swap lands.
     Lands(NodeId, Doc),
+    /// An agent hears what the other one said.
+    Hear(NodeId, Said),
     /// An agent decides.
     Decide(NodeId, Decided),
 }
@@ -44,6 +46,7 @@ impl Told for Step {
             Self::Answer(n, false) => format!("{} hears that its swap found another version, and reads that", name(*n)),
             Self::NoAnswer(n) => format!("{} waits for no answer to its swap any more", name(*n)),
             Self::Lands(n, doc) => format!("the swap of {} lands: {}", name(*n), document(doc)),
+            Self::Hear(n, said) => format!("{} hears of {} {}", name(*n), name(1 - *n), words(said)),
             Self::Decide(n, d) => format!("{} decides {}", name(*n), decided(d)),
         }
     }
@@ -76,7 +79,17 @@ fn decided(d: &Decided) -> String {
     if let Some(left) = d.deadman {
         said.push(format!("to arm its deadman with {left} ticks"));
     }
+    if let Some(says) = &d.says {
+        said.push(format!("to say {}", words(says)));
+    }
     if said.is_empty() { "nothing".into() } else { said.join(", and ") }
+}
+
+fn words(said: &Said) -> String {
+    let ago = |age| if age == 0 { String::new() } else { format!(", {age} ticks old") };
+    let asks = said.plea.map(|plea| format!("a plea to wait{}", ago(plea.age)));
+    let promises = said.promise.map(|plea| format!("a promise for a plea{}", ago(plea.age)));
+    asks.into_iter().chain(promises).collect::<Vec<_>>().join(" and ")
 }
 
 impl Tells for Timed {

@@ -1,13 +1,14 @@
 //! What agents hear of the witness.
 
 use pgdock_core::clock::Moment;
+use pgdock_core::report::Told;
 use pgdock_core::view::Answer;
 
 use super::Mind;
 use super::view::ended_at;
 use super::words::position;
 use crate::attempt::Fate;
-use crate::cluster::state::{Agent, Attempt, Doc, Node, NodeId, Right, Run, Version};
+use crate::cluster::state::{Agent, Attempt, Doc, Node, NodeId, Report, Right, Run, Version};
 
 /// How a request to the witness ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +21,8 @@ pub(in crate::cluster) enum Heard {
     Conflict,
     /// Nobody knows.
     Nothing,
+    /// A peer tells a document that it has read.
+    Told(Doc),
 }
 
 /// What an agent hears, and what it knew before.
@@ -32,7 +35,7 @@ pub(super) struct Hearing {
 }
 
 impl Mind {
-    /// What an agent knows after an answer of the witness.
+    /// What an agent knows after an answer of the witness, or what a peer tells of one.
     #[must_use]
     pub(in crate::cluster) fn hears(&self, node: NodeId, here: &Node, heard: Heard) -> Agent {
         let stopped = here.run == Run::Stopped;
@@ -45,29 +48,37 @@ impl Mind {
         let here = &Node { agent: *agent, run, ..Node::default() };
         let mut view = self.view(*node, here);
         let ended = ended_at(here);
-        let answer = match heard {
-            Heard::Document(doc) => {
-                // The attempt that made it, if one of this agent's own did.
-                let own = (0..)
-                    .zip(agent.attempts.iter().flatten())
-                    .find(|(_, a)| a.fate == Fate::Landed && a.next.version == doc.version);
-                let mut record = self.record(doc);
-                if let Some((i, a)) = own {
-                    record.nonce = nonce(a.next.version, i);
-                }
-                Answer::Read(Ok(Some((record, self.version(doc.version)))))
+        let committed = |doc: &Doc| {
+            // The attempt that made it, if one of this agent's own did.
+            let own = (0..)
+                .zip(agent.attempts.iter().flatten())
+                .find(|(_, a)| a.fate == Fate::Landed && a.next.version == doc.version);
+            let mut record = self.record(doc);
+            if let Some((i, a)) = own {
+                record.nonce = nonce(a.next.version, i);
             }
+            (record, self.version(doc.version))
+        };
+        let answer = match heard {
+            Heard::Document(doc) => Some(Answer::Read(Ok(Some(committed(doc))))),
             Heard::Landed => {
                 let last = agent.attempts.iter().flatten().next_back().expect("an answer is to a swap");
-                Answer::Committed(self.version(last.next.version))
+                Some(Answer::Committed(self.version(last.next.version)))
             }
-            Heard::Conflict => Answer::Conflict,
-            Heard::Nothing => Answer::Ambiguous("no answer".into()),
+            Heard::Conflict => Some(Answer::Conflict),
+            Heard::Nothing => Some(Answer::Ambiguous("no answer".into())),
+            Heard::Told(doc) => {
+                let (record, version) = committed(doc);
+                let mut report = self.report(u8::from(*node == 0), &Report::default());
+                report.aid.document = Some(Box::new(Told { record, version }));
+                view.heard(report);
+                None
+            }
         };
-        if agent.waiting {
-            view.witness.in_flight = true;
+        if let Some(answer) = answer {
+            view.witness.in_flight = agent.waiting;
+            view.witness_answered(answer);
         }
-        view.witness_answered(answer);
         let mut after = *agent;
         after.waiting = false;
         after.seen = view.witness.record().map(|r| self.doc(r));

@@ -170,12 +170,17 @@ impl Mind {
         }
     }
 
-    fn report(&self, node: NodeId, r: &Report) -> CoreReport {
+    pub(super) fn report(&self, node: NodeId, r: &Report) -> CoreReport {
         let (role, state) = match r.run {
             Run::Stopped => (Role::Unknown, report::State::Stopped),
             Run::Standby => (Role::Standby, report::State::Streaming),
             Run::Primary => (Role::Primary, report::State::Running),
         };
+        let relay = r.relay.map(|swap| {
+            let mut next = self.record(&swap.next);
+            next.nonce = nonce(swap.next.version, 0);
+            Box::new(report::Relay { expected: self.version(swap.expected), next })
+        });
         let forks = r.forks.iter().copied().filter(|(_, end)| *end > 0);
         CoreReport {
             node: self.names[usize::from(node)].clone(),
@@ -195,7 +200,7 @@ impl Mind {
             // Whoever could campaign may be doing so: that asks others for a pledge, and no more.
             campaign: r.seen.filter(|_| r.run == Run::Standby).map(|(version, _)| self.version(version)),
             pledge: r.pledge.map(|p| self.pledge(node, &p)),
-            aid: report::Aid::default(),
+            aid: report::Aid { relay, ..report::Aid::default() },
             disk_low: false,
             bundle: None,
             problems: Vec::new(),
