@@ -157,6 +157,14 @@ fn worlds(deep: bool) -> Vec<World> {
             Budget { switchovers: 1, crashes: 1, unanswered: more, ..quiet },
             &[Rule::HoldShutdown],
         ),
+        without_guards(world(
+            "tail",
+            2,
+            3,
+            false,
+            Budget { commits: 2, crashes: 2, restarts: 1, switchovers: 1, unanswered: more, ..Budget::default() },
+            &[Rule::ServeTail, Rule::HoldShutdown],
+        )),
         world("late", 2, 2, true, Budget { late_reports: 1, crashes: 1, ..quiet }, &[]),
         quorum("quorum", 1, quiet, &[Rule::Pledges, Rule::Detach, Rule::StayDetached, Rule::Barrier]),
         quorum("quorum of two", 2, quiet, &[Rule::Detach, Rule::StayDetached]),
@@ -166,6 +174,13 @@ fn worlds(deep: bool) -> Vec<World> {
 /// Agents tell each other what they read.
 fn telling(mut world: World) -> World {
     world.bounds.tells = true;
+    world
+}
+
+/// Commits wait for nobody.
+fn without_guards(mut world: World) -> World {
+    (world.bounds.durability, world.bounds.acks) = (Durability::Async, 0);
+    world.bounds.begins = vec![(Members::default(), 0)];
     world
 }
 
@@ -209,6 +224,7 @@ fn breaks(rule: Rule) -> &'static [&'static str] {
         Rule::FenceDeposed | Rule::CompareHistory => &[HEALS],
         Rule::OwnTimeline => &[ONE_HISTORY, HEALS],
         Rule::RelayExactly => &[TERMS],
+        Rule::ServeTail => &[ACKNOWLEDGED],
         Rule::ReadFirst => &[HEALS, ACKNOWLEDGED],
         Rule::HoldShutdown => &[ACKNOWLEDGED, GOES_ON],
         _ => &[ONE_WRITER, ACKNOWLEDGED],

@@ -5,6 +5,7 @@ use super::state::{Agent, Attempt, Doc, Job, NOBODY, NODES, NodeId, Order, Pledg
 use super::told::{Decided, Step};
 use super::{Cluster, state};
 use crate::attempt::Fate;
+use pgdock_core::witness::record::Durability;
 
 impl Cluster {
     /// The steps of a node's agent.
@@ -83,7 +84,8 @@ impl Cluster {
         let mut reports = [None; NODES];
         for peer in self.nodes().filter(|p| *p != n) {
             let relay = self.bounds.tells.then(|| s.relay(peer)).flatten();
-            reports[usize::from(peer)] = Some(Report { relay, ..s.report(peer) });
+            let serves = self.bounds.durability == Durability::Async && s.serves(peer);
+            reports[usize::from(peer)] = Some(Report { relay, serves, ..s.report(peer) });
         }
         let late = s.late.filter(|(from, report)| *from != n && reports[usize::from(*from)] != Some(*report));
         (reports, late)
@@ -216,8 +218,17 @@ impl State {
             forks,
             seen,
             relay: None,
+            serves: false,
+            took: node.agent.took,
             pledge: pledge.filter(|p| p.life == node.life && node.run == Run::Standby && node.upstream.is_none()),
         }
+    }
+
+    /// Whether an agent may serve the end of the WAL, to whoever takes it.
+    fn serves(&self, n: NodeId) -> bool {
+        let node = self.node(n);
+        let crashed = node.run == Run::Stopped && node.was_primary && !node.clean && node.agent.saw_end;
+        crashed && node.agent.seen.is_some_and(|seen| seen.leader == n)
     }
 
     /// The swap that an agent would ask others to make.
@@ -282,6 +293,15 @@ impl State {
             }
             (Job::Clone(from), Run::Stopped) => {
                 self.take_from(n, from);
+            }
+            (Job::TakeTail(from), Run::Standby) if self.serves(from) => {
+                let source = self.node(from).wal;
+                let node = self.node_mut(n);
+                // What both have must be the same.
+                if node.wal.leads_to(&source) {
+                    node.wal = source;
+                    node.agent.took = true;
+                }
             }
             _ => {}
         }

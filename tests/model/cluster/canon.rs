@@ -9,6 +9,12 @@ pub(super) fn canonical(s: &mut State, nodes: usize) {
     for node in &mut s.nodes {
         tidy(node);
     }
+    // What was taken of a crash counts until PostgreSQL runs again.
+    if !s.nodes.iter().any(|n| n.run == Run::Stopped && n.was_primary) {
+        for node in &mut s.nodes {
+            node.agent.took = false;
+        }
+    }
     let doc = s.doc.version;
     for node in &mut s.nodes {
         // A pledge is shown as long as it is for the version that its giver saw last, and that only grows.

@@ -112,7 +112,8 @@ impl Mind {
             margin: STEP / 10,
             silent_after: STEP,
             suspect_after: STEP * 2,
-            lag_bytes_max: 0,
+            // In `async`, more than there is: only the end of the WAL that is served keeps commits.
+            lag_bytes_max: if durability == Durability::Async { 100 } else { 0 },
             members: names[..nodes]
                 .iter()
                 .map(|n| (n.clone(), MemberPolicy { priority: 100, failover: true, address: String::new() }))
@@ -183,7 +184,9 @@ impl Mind {
         let leads = at.here.agent.seen.is_some_and(|d| d.leader == at.node);
         let mut view = self.view(at.node, &at.here);
         let reports = self.reports(at);
-        for waited in [false, true] {
+        // Patience is for worlds with clocks: here, in `async`, nobody has any.
+        let waits: &[bool] = if self.policy.durability == Durability::Async { &[false] } else { &[false, true] };
+        for waited in waits.iter().copied() {
             for due in [false, true] {
                 if due && !leads {
                     continue;
@@ -255,6 +258,7 @@ impl Mind {
             Action::Stop { .. } => Job::Stop,
             Action::Rewind { from, .. } => Job::Rewind(self.node(&from)),
             Action::Clone { from, .. } => Job::Clone(self.node(&from)),
+            Action::TakeTail { tail } => Job::TakeTail(self.node(&tail.crash.node)),
             _ => return None,
         })
     }

@@ -290,6 +290,8 @@ pub enum Job {
     Rewind(NodeId),
     /// Copy a primary.
     Clone(NodeId),
+    /// Take the end of the WAL that a primary left when it crashed.
+    TakeTail(NodeId),
 }
 
 /// What an operator told an agent.
@@ -334,6 +336,8 @@ pub struct Agent {
     pub order: Option<Order>,
     /// It saw PostgreSQL end.
     pub saw_end: bool,
+    /// It has taken the end of the WAL of a primary that crashed, and is down since.
+    pub took: bool,
 }
 
 /// A node.
@@ -435,6 +439,10 @@ pub struct Report {
     pub pledge: Option<Pledge>,
     /// The swap that it does not hear of, if it leads.
     pub relay: Option<Relay>,
+    /// It leads, its PostgreSQL crashed, and it serves the end of the WAL.
+    pub serves: bool,
+    /// It has taken what the other one serves.
+    pub took: bool,
 }
 
 /// All that there is.

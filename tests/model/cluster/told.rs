@@ -137,6 +137,7 @@ fn wanted(job: &Job) -> String {
         Job::Stop => "stop in order".into(),
         Job::Rewind(from) => format!("rewind to {}", name(*from)),
         Job::Clone(from) => format!("copy {}", name(*from)),
+        Job::TakeTail(from) => format!("take the end of the WAL of {}", name(*from)),
     }
 }
 

@@ -9,7 +9,8 @@ use pgdock_core::view::{
     Attempt as CoreAttempt, Barrier, Local, Order as CoreOrder, Postgres, Primary, Progress, Right as CoreRight, Seen,
     Sender as CoreSender, Standby, Stopped, Task, View,
 };
-use pgdock_core::{Lsn, Role, Term, TimelineId};
+use pgdock_core::witness::record::Durability;
+use pgdock_core::{Lsn, NodeName, Role, Term, TimelineId};
 
 use super::hearing::nonce;
 use super::words::history;
@@ -23,7 +24,7 @@ const LONG_AGO: Moment = Moment(Duration::from_secs(1));
 /// Longer than anything.
 const NEVER: Duration = Duration::from_secs(1 << 40);
 /// Between two moments whose order counts.
-pub(super) const STEP: Duration = Duration::from_secs(10);
+pub(super) const STEP: Duration = Duration::from_millis(10);
 
 impl Mind {
     /// What an agent knows, but for what it finds where clocks are asked.
@@ -59,6 +60,7 @@ impl Mind {
         view.durable.rewinding = here.rewinding;
         view.durable.reclone = here.rewinding;
         view.durable.reign = Term(here.reign.into());
+        view.took = agent.took.then(|| crash(self.names[usize::from(node == 0)].clone()));
         view.busy = agent.job.map(|job| (task(job), NOW));
         view.order = agent.order.map(|order| match order {
             Order::Switchover(to) => {
@@ -103,6 +105,19 @@ impl Mind {
             let heard = matches!(appears, Appears::Fresh | Appears::Late);
             known.heard_at = Some(if heard { NOW } else { LONG_AGO });
             known.report.clone_from(&reports[peer][usize::from(appears == Appears::Late)]);
+        }
+        match &mut view.local.postgres {
+            // Which of its crashes a peer means is for it to tell.
+            Postgres::Stopped(stopped) => {
+                let took = view.peers.values_mut().filter_map(|p| p.report.as_mut()?.aid.took.as_mut());
+                took.for_each(|crash| crash.at = stopped.ended_at.unwrap_or_default());
+            }
+            // A WAL receiver ends with the server that it receives from.
+            Postgres::Standby(standby) if view.policy.durability == Durability::Async => {
+                let upstream = at.here.upstream.and_then(|u| at.reports[usize::from(u)]);
+                standby.receiving = upstream.is_some_and(|r| r.run == Run::Primary);
+            }
+            _ => {}
         }
         for (member, progress) in &mut view.local.progress {
             let stuck = facts.peers[usize::from(self.node(&member.node))] == Appears::Stuck;
@@ -181,6 +196,11 @@ impl Mind {
             next.nonce = nonce(swap.next.version, 0);
             Box::new(report::Relay { expected: self.version(swap.expected), next })
         });
+        // In a world of two.
+        let (me, other) = (self.names[usize::from(node)].clone(), self.names[usize::from(node == 0)].clone());
+        let timeline = TimelineId(r.timeline.into());
+        let tail = r.serves.then(|| Box::new(report::Tail { heir: other.clone(), crash: crash(me), timeline }));
+        let took = r.took.then(|| Box::new(crash(other)));
         let forks = r.forks.iter().copied().filter(|(_, end)| *end > 0);
         CoreReport {
             node: self.names[usize::from(node)].clone(),
@@ -200,7 +220,7 @@ impl Mind {
             // Whoever could campaign may be doing so: that asks others for a pledge, and no more.
             campaign: r.seen.filter(|_| r.run == Run::Standby).map(|(version, _)| self.version(version)),
             pledge: r.pledge.map(|p| self.pledge(node, &p)),
-            aid: report::Aid { relay, ..report::Aid::default() },
+            aid: report::Aid { relay, tail, took, ..report::Aid::default() },
             disk_low: false,
             bundle: None,
             problems: Vec::new(),
@@ -220,7 +240,13 @@ fn task(job: Job) -> Task {
         Job::Stop => Task::Stop,
         Job::Rewind(..) => Task::Rewind,
         Job::Clone(_) => Task::Clone,
+        Job::TakeTail(_) => Task::TakeTail,
     }
+}
+
+/// The crash of a node's PostgreSQL: there is one at a time.
+fn crash(node: NodeName) -> report::Crash {
+    report::Crash { node, session: 0, at: LONG_AGO }
 }
 
 /// When the i-th open swap was sent: one after the other.
@@ -241,5 +267,5 @@ pub(super) fn ended_at(here: &Node) -> Moment {
         return Moment::default();
     }
     let before = here.agent.attempts.iter().flatten().take_while(|a| !a.after_end).count();
-    (sent_at(before) - STEP) + Duration::from_secs(1)
+    (sent_at(before) - STEP) + STEP / 10
 }
