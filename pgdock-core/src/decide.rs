@@ -16,6 +16,7 @@ mod address_astray;
 mod bootstrap;
 mod campaign;
 mod candidate;
+mod clients_kept_out;
 mod commits_kept;
 mod data_foreign;
 mod data_missing;
@@ -85,6 +86,7 @@ pub fn decide(view: &View) -> Decision {
     relay::make(view, &mut d);
     patience::check(view, &mut d);
     // The leader's duties.
+    clients_kept_out::check(view, &mut d);
     sync_set::check(view, &mut d);
     renew::check(view, &mut d);
     promise::ask(view, &mut d);

@@ -195,6 +195,8 @@ pub enum State {
     Streaming,
     /// On the way out of recovery.
     Promoting,
+    /// Out of recovery; only pgdock and standbys are let in.
+    Closed,
     /// Out of recovery.
     Running,
     /// Being shut down.
@@ -216,6 +218,7 @@ impl std::fmt::Display for State {
             Self::Following => "following",
             Self::Streaming => "streaming",
             Self::Promoting => "promoting",
+            Self::Closed => "closed",
             Self::Running => "running",
             Self::Stopping => "stopping",
             Self::Failed => "failed",

@@ -187,6 +187,8 @@ pub enum Task {
     Stop,
     /// Reading the configuration again.
     Reload,
+    /// Letting clients in.
+    AdmitClients,
     /// Taking the end of a crashed primary's WAL.
     TakeTail,
 }

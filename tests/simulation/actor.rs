@@ -313,7 +313,12 @@ impl World {
         for node in 0..self.nodes.len() {
             let n = &self.nodes[node];
             let Some(primary) = n.pg.primary() else { continue };
-            if primary.stopping || primary.waiting.len() > 20 || n.paused_until > self.now || !self.chance(0.7) {
+            if primary.stopping
+                || primary.closed
+                || primary.waiting.len() > 20
+                || n.paused_until > self.now
+                || !self.chance(0.7)
+            {
                 continue;
             }
             let number = self.nodes[node].pg.number;

@@ -16,6 +16,8 @@ pub mod one_right;
 pub mod one_speaker;
 pub mod outage;
 pub mod right_ended;
+pub mod seen_survives;
+pub mod strict;
 pub mod sync_set;
 pub mod terms;
 
@@ -36,6 +38,9 @@ pub struct Ledger {
     /// Commits that a client was told of, in the order in which they were made, each with the reign that
     /// told him.
     pub acked: Vec<(u64, Term)>,
+    /// What clients could read though no primary had acknowledged it: the commits that a primary recovered, each with
+    /// the reign in which they were let in.
+    pub seen: BTreeMap<u64, Term>,
     /// The highest reign in which a commit was acknowledged: by whom, since when, and the first commit.
     pub spoke: Option<(Term, usize, Micros, u64)>,
     /// Who was primary in which term.
@@ -55,6 +60,7 @@ pub fn acknowledge(world: &mut World, node: usize, id: u64) {
     right_ended::check(world, node);
     deposed::check(world, node);
     sync_set::acknowledged(world, node, id);
+    strict::check(world, node, id);
     world.ledger.acked_at = world.now;
     let at = world.ledger.acked.partition_point(|(known, _)| *known < id);
     let reign = world.reign(node);
@@ -67,6 +73,7 @@ pub fn becomes_primary(world: &mut World, node: usize) {
     terms::becomes_primary(world, node);
     one_right::check(world);
     acknowledged_survives::becomes_primary(world, node);
+    seen_survives::becomes_primary(world, node);
 }
 
 /// Whether a right is all that keeps two nodes from being primary.

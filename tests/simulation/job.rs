@@ -170,6 +170,8 @@ impl World {
                     Next::Step(10 * MS)
                 }
             }
+            (Action::AdmitClients, 0) => Next::Step(self.between(MS, 20 * MS)),
+            (Action::AdmitClients, _) => self.admit_clients(node),
             (Action::TakeBarrier { from_none }, _) => self.take_barrier(node, *from_none),
             (Action::Stop { budget, .. }, step) => {
                 let budget = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX);
@@ -248,7 +250,8 @@ impl World {
         data.checkpoint = data.end();
         if primary {
             let names = data.names.clone();
-            pg.run = Run::Primary(PrimaryRun { waits: names.count > 0, names, ..PrimaryRun::default() });
+            let run = PrimaryRun { waits: names.count > 0, names, closed: true, ..PrimaryRun::default() };
+            pg.run = Run::Primary(run);
             self.note("primary", node, || "in place".into());
             invariants::becomes_primary(self, node);
         } else {
@@ -306,9 +309,13 @@ impl World {
         data.slots.clear();
         let names = data.names.clone();
         let end = data.end();
-        pg.run = Run::Primary(PrimaryRun { waits: names.count > 0, names, ..PrimaryRun::default() });
+        let closed = !names.members.is_empty();
+        pg.run = Run::Primary(PrimaryRun { waits: names.count > 0, names, closed, ..PrimaryRun::default() });
         self.note("primary", node, || format!("promoted to timeline {timeline} at {end}"));
         invariants::becomes_primary(self, node);
+        if !closed {
+            invariants::seen_survives::admitted(self, node);
+        }
     }
 
     fn set_names(&mut self, node: usize, names: &Names) {
@@ -324,6 +331,20 @@ impl World {
         let pg = &self.nodes[node].pg;
         let (Run::Primary(run), Some(data)) = (&pg.run, &pg.data) else { return true };
         run.names == data.names && run.senders.iter().all(|s| self.streams[*s].names == data.names)
+    }
+
+    /// Lets clients in, once it is certain that commits wait where they should.
+    fn admit_clients(&mut self, node: usize) -> Next {
+        let pg = &mut self.nodes[node].pg;
+        let (Run::Primary(run), Some(data)) = (&mut pg.run, &pg.data) else { return Next::Done };
+        if run.waits != (data.names.count > 0) {
+            return Next::Step(10 * MS);
+        }
+        if std::mem::take(&mut run.closed) {
+            self.note("clients", node, || "are let in".into());
+            invariants::seen_survives::admitted(self, node);
+        }
+        Next::Done
     }
 
     fn take_barrier(&mut self, node: usize, from_none: bool) -> Next {

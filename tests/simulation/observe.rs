@@ -63,6 +63,7 @@ impl World {
                     history: data.history.clone(),
                     names: data.names.clone(),
                     names_settled: settled,
+                    closed: p.closed,
                     senders,
                     slots: data.slots.clone(),
                 })

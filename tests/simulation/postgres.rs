@@ -112,6 +112,8 @@ pub struct PrimaryRun {
     pub waiting: Vec<(u64, Lsn)>,
     /// The streams that it sends.
     pub senders: Vec<usize>,
+    /// It lets no client in.
+    pub closed: bool,
     /// It shuts down: no more clients.
     pub stopping: bool,
 }

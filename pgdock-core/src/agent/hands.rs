@@ -86,6 +86,7 @@ impl Hands {
                 }
             }
             Action::Reload => instance.reload().await?,
+            Action::AdmitClients => instance.admit_clients().await?,
             Action::TakeTail { tail } => {
                 self.take_tail(&tail).await?;
                 return Ok(Left::Tail(tail.crash));

@@ -84,6 +84,7 @@ fn state(view: &View) -> State {
         Postgres::Starting { .. } => State::Starting,
         // Nobody can log in before the roles are there.
         Postgres::Primary(_) if view.durable.bootstrapping => State::Starting,
+        Postgres::Primary(p) if p.closed => State::Closed,
         Postgres::Primary(_) => State::Running,
         Postgres::Standby(s) if s.receiving => State::Streaming,
         Postgres::Standby(s) if s.upstream.is_some() => State::Following,

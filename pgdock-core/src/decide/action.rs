@@ -53,8 +53,10 @@ pub enum Action {
         /// The node to stream from, only where a rewound data directory needs its WAL; else nobody.
         upstream: Option<NodeName>,
     },
-    /// Start PostgreSQL as a primary, on its old timeline.
+    /// Start PostgreSQL as a primary, on its old timeline. It lets no client in until it is told to.
     StartPrimary,
+    /// Let clients in.
+    AdmitClients,
     /// Kill the postmaster and every backend, and see them gone. Breaks into whatever else is going on.
     Fence {
         /// Why, for the log.
@@ -71,7 +73,8 @@ pub enum Action {
         /// The node to stream from.
         upstream: NodeName,
     },
-    /// Leave recovery. Only a detached standby is told to.
+    /// Leave recovery. Only a detached standby is told to. Where the names list members, one of these may take over at
+    /// any moment: then no client is let in until [`AdmitClients`](Self::AdmitClients).
     Promote {
         /// `synchronous_standby_names` to begin with.
         names: Names,
@@ -157,6 +160,7 @@ impl Action {
             Self::TakeBarrier { .. } => Task::TakeBarrier,
             Self::Stop { .. } => Task::Stop,
             Self::Reload => Task::Reload,
+            Self::AdmitClients => Task::AdmitClients,
             Self::TakeTail { .. } => Task::TakeTail,
             Self::ReadWitness
             | Self::SwapWitness { .. }

@@ -16,7 +16,7 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     if let Some(record) = view.witness.record() {
         match &record.leader {
             Some(leader) if *leader == view.me => {
-                if matches!(view.local.postgres, Postgres::Primary(_))
+                if view.local.postgres.as_primary().is_some_and(|p| !p.closed)
                     && view.has_right()
                     && !view.durable.bootstrapping
                 {

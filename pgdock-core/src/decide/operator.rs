@@ -47,6 +47,8 @@ fn restart(view: &View, d: &mut Decision, stopped: bool) {
             d.order = Some(Order::Restart { stopped: true });
             d.want(Action::Stop { checkpoint: true, budget: STOP_BUDGET });
         }
+        // Restarted for those who use it, once they are let in.
+        Postgres::Primary(primary) if primary.closed => {}
         Postgres::Primary(_) => d.verdict = Some(Verdict::Done("PostgreSQL was restarted as primary".into())),
         Postgres::Standby(standby) if standby.receiving || view.other_leader().is_none() => {
             d.verdict = Some(Verdict::Done("PostgreSQL was restarted as standby".into()));

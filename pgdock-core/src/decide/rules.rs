@@ -8,6 +8,11 @@ pub enum Rule {
     Settle,
     /// R1: PostgreSQL starts as a primary only right after a swap that renewed the right.
     StartInRecovery,
+    /// R1: a primary that went through recovery while its document names members lets no client in before enough
+    /// of them hold what it recovered.
+    KeepOut,
+    /// R5: with `strict` a reign begins with names that nobody answers, before any client is let in.
+    Strict,
     /// R2: a right ends, and the primary with it.
     Expire,
     /// R3: who takes over by patience waits longer than the right can last.

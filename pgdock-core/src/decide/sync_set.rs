@@ -102,13 +102,13 @@ pub(super) fn check(view: &View, d: &mut Decision) {
 
 /// Whether a swap of this agent's present life has moved the document. Until then one of an earlier life,
 /// of which nothing is remembered, may land yet, and may count on names that are about to be loosened.
-fn settled_since_start(view: &View) -> bool {
+pub(super) fn settled_since_start(view: &View) -> bool {
     !view.policy.rules.hold(Rule::Settle) || view.right.is_some_and(|r| r.sent_at > Moment::default())
 }
 
 /// Whether commits rather wait than be acknowledged by the primary alone.
 pub(super) fn strict(view: &View) -> bool {
-    view.policy.durability.is_guarded() && view.policy.strict
+    view.policy.durability.is_guarded() && view.policy.strict && view.policy.rules.hold(Rule::Strict)
 }
 
 /// Says where fewer guard commits than the operator wants.

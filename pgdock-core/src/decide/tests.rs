@@ -6,6 +6,7 @@ mod address_astray;
 mod bootstrap;
 mod campaign;
 mod candidate;
+mod clients_kept_out;
 mod commits_kept;
 mod data_foreign;
 mod data_missing;

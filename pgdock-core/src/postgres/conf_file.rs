@@ -92,7 +92,7 @@ impl Main<'_> {
         ] {
             line(&mut text, key, value);
         }
-        text.push_str("\ninclude 'upstream.conf'\ninclude 'names.conf'\n");
+        text.push_str("\ninclude 'upstream.conf'\ninclude 'names.conf'\ninclude 'clients.conf'\n");
         text
     }
 }
@@ -147,9 +147,37 @@ pub fn check_hba(lines: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Whom a server lets in, besides pgdock and standbys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Whoever may log in.
+    Admitted,
+    /// Nobody.
+    KeptOut,
+}
+
+/// A parameter of pgdock's own, which PostgreSQL takes over together with `pg_hba.conf`: it shows which one is in force.
+const CLIENTS: &str = "pgdock.clients";
+/// Its value while nobody else is let in.
+pub(crate) const KEPT_OUT: &str = "kept out";
+
+/// The text of `clients.conf`.
+#[must_use]
+pub fn clients(clients: Clients) -> String {
+    let mut text = String::from("# Written by pgdock: whom pg_hba.conf lets in.\n");
+    line(&mut text, CLIENTS, if clients == Clients::KeptOut { KEPT_OUT } else { "admitted" });
+    text
+}
+
+/// Reads a `clients.conf`.
+#[must_use]
+pub fn clients_of(text: &str) -> Clients {
+    if value_of(text, CLIENTS).as_deref() == Some(KEPT_OUT) { Clients::KeptOut } else { Clients::Admitted }
+}
+
 /// The text of `pg_hba.conf`.
 #[must_use]
-pub fn hba(user: &[String]) -> String {
+pub fn hba(user: &[String], clients: Clients) -> String {
     let mut text = String::from("# Written by pgdock at every start: changes here are lost.\n");
     let _ = writeln!(text, "local all {SUPERUSER} peer map=pgdock");
     let _ = writeln!(text, "hostssl replication {REPLICATION_ROLE} all scram-sha-256");
@@ -157,6 +185,12 @@ pub fn hba(user: &[String]) -> String {
     let _ = writeln!(text, "hostssl all {MONITOR_ROLE} all scram-sha-256");
     // These have no business anywhere else.
     let _ = writeln!(text, "host all {REPLICATION_ROLE},{REWIND_ROLE} all reject");
+    if clients == Clients::KeptOut {
+        text.push_str("# What this primary recovered is not held by enough standbys yet.\n");
+        // Replication is none of the databases that `all` means.
+        text.push_str("local all,replication all reject\nhost all,replication all all reject\n");
+        return text;
+    }
     for line in user {
         text.push_str(line);
         text.push('\n');
@@ -334,12 +368,29 @@ mod tests {
 
     #[test]
     fn nobody_is_trusted() {
-        assert!(!hba(&[]).contains("trust"));
+        for clients in [Clients::Admitted, Clients::KeptOut] {
+            assert!(!hba(&[], clients).contains("trust"));
+        }
         assert!(check_hba(&["host all all 0.0.0.0/0 TRUST".into()]).is_err());
         for bad in ["host all all all \"trust\"", "include_if_exists x", "host all all all \\", "a\nb"] {
             assert!(check_hba(&[bad.into()]).is_err(), "{bad}");
         }
         check_hba(&["hostssl app app 10.0.0.0/8 scram-sha-256 # no trust".into()]).unwrap();
+    }
+
+    #[test]
+    fn while_clients_are_kept_out_only_pgdocks_roles_log_in() {
+        let line = "hostssl app app 10.0.0.0/8 scram-sha-256".to_owned();
+        let (open, closed) = (hba(std::slice::from_ref(&line), Clients::Admitted), hba(&[line], Clients::KeptOut));
+        assert!(open.contains("hostssl app app") && open.ends_with("hostssl all all all scram-sha-256\n"));
+        let admits: Vec<_> = closed.lines().filter(|l| !l.starts_with('#') && !l.ends_with("reject")).collect();
+        assert_eq!(admits.len(), 4, "{closed}");
+        assert!(admits.iter().all(|l| l.contains("pgdock_") || l.starts_with("local all postgres peer")), "{closed}");
+        assert!(closed.ends_with("host all,replication all all reject\n"));
+        for of in [Clients::Admitted, Clients::KeptOut] {
+            assert_eq!(clients_of(&clients(of)), of);
+        }
+        assert_eq!(clients_of(""), Clients::Admitted);
     }
 
     #[test]

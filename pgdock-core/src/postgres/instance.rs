@@ -29,6 +29,7 @@ use super::process::Family;
 use super::session::Session;
 use super::version::Binaries;
 
+mod clients;
 mod copy;
 mod data_dir;
 mod durable;

@@ -44,6 +44,7 @@ const MANAGED: &[(&str, &str)] = &[
 /// Families of settings that are pgdock's alone.
 const MANAGED_PREFIXES: &[(&str, &str)] = &[
     ("ssl", "pgdock sets TLS up with the certificates in secrets/"),
+    ("pgdock.", "pgdock tells by it whether clients are let in"),
     ("recovery_target", "it would end or steer a standby's recovery; use `pgdock backup restore`"),
 ];
 

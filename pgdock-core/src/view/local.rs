@@ -30,6 +30,9 @@ pub struct Local {
     pub progress: BTreeMap<Member, Progress>,
     /// Since when it was seen starting without a break.
     pub starting_since: Option<Moment>,
+    /// Where the WAL of a primary that lets no client in ended when it was first seen so: no earlier than its
+    /// recovery did.
+    pub closed_at: Option<Lsn>,
     /// Since when it was seen out of recovery without a break.
     pub primary_since: Option<Moment>,
     /// The WAL that rewinds took off and that is kept here; `None` before it was looked for.
@@ -127,6 +130,8 @@ pub struct Primary {
     pub names: Names,
     /// Every process that acknowledges commits is seen to use them.
     pub names_settled: bool,
+    /// It lets nobody in but pgdock and standbys.
+    pub closed: bool,
     /// Who streams from it.
     pub senders: BTreeMap<Member, Sender>,
     /// The physical slots that pgdock made, but for those that have lost their WAL: they are made anew.
@@ -294,6 +299,10 @@ impl Local {
             self.progress.clear();
             self.primary_since = Some(now);
         }
+        if primary.closed {
+            let known = before.postgres.as_primary().filter(|p| p.closed).and(before.closed_at);
+            self.closed_at = known.or(Some(primary.flushed));
+        }
         for (member, sender) in &primary.senders {
             let entry = self.progress.entry(member.clone()).or_insert(Progress { flushed: Lsn(0), moved_at: now });
             if sender.streaming && sender.flushed >= primary.flushed {
@@ -339,6 +348,7 @@ mod tests {
             history: History::new(TimelineId(1)),
             names: Names::none(),
             names_settled: true,
+            closed: false,
             senders: [("n2:0000000a".parse().unwrap(), sender)].into(),
             slots: BTreeSet::new(),
         });

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use pgdock_core::view::Names;
+use pgdock_core::{ErrorKind, Role};
 
-use crate::support::{Rig, connect, names, node, primary, read, standby, until};
+use crate::support::{Rig, app, connect, names, node, primary, read, standby, until};
 
 /// Waits until a backend waits for a standby.
 async fn somebody_waits(client: &tokio_postgres::Client) {
@@ -112,4 +113,61 @@ async fn whoever_streams_from_it_in_recovery_confirms_from_its_first_commit_on()
     let write = tokio::spawn(async move { writer.batch_execute("INSERT INTO t VALUES (1)").await });
     somebody_waits(&client).await;
     write.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_come_in_when_they_are_let_in() {
+    let Some(rig) = Rig::running(2).await else { return };
+    let (first, second) = (&rig.nodes[0], &rig.nodes[1]);
+    first.admit_clients().await.unwrap();
+    primary(first, |p| !p.closed).await;
+    let client = app(first).await.unwrap();
+    first.set_names(&names(1, &[second])).await.unwrap();
+    first.fence().await.unwrap();
+    assert!(client.batch_execute("SELECT 1").await.is_err());
+
+    first.start(Role::Primary, None).await.unwrap();
+    // Standbys get in, and so does pgdock; a reload by an operator changes nothing.
+    primary(first, |p| p.closed && p.senders.values().any(|s| s.streaming)).await;
+    first.reload().await.unwrap();
+    let refused = app(first).await.err().unwrap();
+    assert!(refused.as_db_error().is_some_and(|e| e.message().contains("rejects connection")), "{refused:?}");
+    // Nor does it to who takes control of it meanwhile.
+    let adopted = rig.adopt(0);
+    adopted.prepare().await.unwrap();
+    primary(&adopted, |p| p.closed).await;
+    first.admit_clients().await.unwrap();
+    primary(first, |p| !p.closed).await;
+    app(first).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_with_members_in_its_names_ends_clients_sessions() {
+    let Some(rig) = Rig::running(2).await else { return };
+    let (first, second) = (&rig.nodes[0], &rig.nodes[1]);
+    let reader = app(second).await.unwrap();
+    reader.batch_execute("SELECT 1").await.unwrap();
+    second.detach().await.unwrap();
+    first.fence().await.unwrap();
+    second.promote(&names(1, &[first]), None).await.unwrap();
+    primary(second, |p| p.closed).await;
+    assert!(reader.batch_execute("SELECT 1").await.is_err());
+    assert!(app(second).await.is_err());
+    second.admit_clients().await.unwrap();
+    app(second).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_postgresql_refuses_is_told_before_clients_are_let_in() {
+    let Some(rig) = Rig::new(1).await else { return };
+    rig.bootstrap().await;
+    let mut config = rig.config(0).clone();
+    config.hba = vec!["hostssl all all 10.0.0.0/99 scram-sha-256".into()];
+    let first = crate::support::instance(&config);
+    let error = first.admit_clients().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{}", error.chain());
+    assert!(error.to_string().contains("postgres.hba") && !error.hints().is_empty(), "{error}");
+    assert!(primary(&first, |_| true).await.closed);
+    rig.nodes[0].admit_clients().await.unwrap();
+    primary(&first, |p| !p.closed).await;
 }

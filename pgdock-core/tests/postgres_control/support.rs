@@ -13,6 +13,7 @@ use pgdock_core::postgres::version::Binaries;
 use pgdock_core::postgres::{Instance, InstanceConfig, Secrets};
 use pgdock_core::view::{Names, Postgres, Primary, Standby};
 use pgdock_core::{NodeName, Role};
+use secrecy::ExposeSecret as _;
 
 /// No wait in a test is longer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -71,7 +72,8 @@ impl Rig {
                 settings: [("shared_buffers", "16MB"), ("max_connections", "30"), ("log_statement", "all")]
                     .map(|(k, v)| (k.to_owned(), v.to_owned()))
                     .into(),
-                hba: Vec::new(),
+                // These tests speak no TLS.
+                hba: vec!["host all all 127.0.0.0/8 scram-sha-256".into()],
                 members: members.clone(),
                 secrets: authority.secrets(address),
                 database: "app".into(),
@@ -203,6 +205,16 @@ pub(crate) async fn connect(node: &Instance) -> tokio_postgres::Client {
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client
+}
+
+/// A session of the application's, over the network.
+pub(crate) async fn app(node: &Instance) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let of = node.config();
+    let mut config = tokio_postgres::Config::new();
+    config.host(&of.address).port(of.port).user(&of.owner).password(of.secrets.app.expose_secret()).dbname("postgres");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 /// k of the present lives of some nodes.

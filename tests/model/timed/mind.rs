@@ -273,6 +273,7 @@ impl Mind {
                 history: History::new(timeline),
                 names: Names::default(),
                 names_settled: true,
+                closed: false,
                 senders: Default::default(),
                 slots: Default::default(),
             }),

@@ -60,7 +60,10 @@ impl Published {
     /// Whether its PostgreSQL answers queries.
     #[must_use]
     pub fn answers(&self) -> bool {
-        matches!(self.report.state, State::Running | State::Streaming | State::Following | State::Detached)
+        matches!(
+            self.report.state,
+            State::Running | State::Closed | State::Streaming | State::Following | State::Detached
+        )
     }
 
     /// Whether each acknowledged commit is held by every member of the sync set, rather than by some.

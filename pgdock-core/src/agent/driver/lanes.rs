@@ -299,6 +299,7 @@ fn words(task: Task) -> &'static str {
         Task::Rewind => "rewinding to the fork",
         Task::StartStandby => "starting in recovery",
         Task::StartPrimary => "starting as primary",
+        Task::AdmitClients => "letting clients in",
         Task::Fence => "fencing",
         Task::Detach => "detaching",
         Task::Attach => "attaching",

@@ -125,6 +125,7 @@ pub(super) fn leader() -> View {
         history: History::new(TimelineId(2)),
         names: names(&["n2"], 1),
         names_settled: true,
+        closed: false,
         senders: members(&["n2", "n3"]).into_iter().map(|m| (m, sender)).collect(),
         slots: ["pgdock_n2".to_owned(), "pgdock_n3".to_owned()].into(),
     });

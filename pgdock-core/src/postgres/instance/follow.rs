@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Instance, observe};
-use crate::postgres::conf_file::{self, REPLICATION_ROLE};
+use crate::postgres::conf_file::{self, Clients, REPLICATION_ROLE};
 use crate::postgres::conninfo::Conninfo;
 use crate::postgres::timeline::TimelineId;
 use crate::{Error, Lsn, NodeName, Result};
@@ -112,6 +112,10 @@ impl Instance {
         let conninfo = self.upstream_conninfo(upstream)?;
         self.write_upstream(Some(&conninfo)).await?;
         self.memory().heard = None;
+        if self.clients_in_file() == Clients::KeptOut {
+            // A promotion that was begun, and did not come about.
+            self.admit_clients().await?;
+        }
         let work = async {
             // Where a detach was cut short in between, the startup process still waits.
             self.resume_startup().await?;

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 
 use super::{Inspection, Instance};
 use crate::node::{Incarnation, Member};
+use crate::postgres::conf_file;
 use crate::postgres::conninfo::Conninfo;
 use crate::postgres::session::Fault;
 use crate::postgres::{lsn::Lsn, timeline::TimelineId, wal_aside};
@@ -53,7 +54,8 @@ SELECT pg_is_in_recovery(),
             ORDER BY backend_start)::text FROM pg_stat_replication),
        (SELECT string_agg(slot_name::text, ' ') FROM pg_replication_slots
          WHERE slot_type = 'physical' AND slot_name LIKE 'pgdock\\_%' AND wal_status IS DISTINCT FROM 'lost'),
-       (SELECT system_identifier FROM pg_control_system())
+       (SELECT system_identifier FROM pg_control_system()),
+       current_setting('pgdock.clients', true)
   FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true";
 
 /// A row of `pg_stat_replication`.
@@ -240,6 +242,7 @@ impl Instance {
             // What pgdock did not write counts for nothing.
             names: names.unwrap_or_default(),
             names_settled,
+            closed: get::<Option<String>>(row, 16)?.as_deref() == Some(conf_file::KEPT_OUT),
             senders,
             slots,
         })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::{Instance, durable};
-use crate::postgres::conf_file::{self, REPLICATION_ROLE, REWIND_ROLE};
+use crate::postgres::conf_file::{self, Clients, REPLICATION_ROLE, REWIND_ROLE};
 use crate::postgres::os_user::OsUser;
 use crate::{Error, Result};
 
@@ -68,8 +68,11 @@ impl Instance {
         .render();
         let me = OsUser::current()?;
         self.write(&layout.conf_file("postgresql.conf"), main).await?;
-        self.write(&layout.conf_file("pg_hba.conf"), conf_file::hba(&config.hba)).await?;
+        self.write_hba(self.clients_in_file()).await?;
         self.write(&layout.conf_file("pg_ident.conf"), conf_file::ident(&[&config.os_user.name, &me.name])).await?;
+        if !layout.conf_file("clients.conf").exists() {
+            self.write_clients(Clients::Admitted).await?;
+        }
         if !layout.conf_file("upstream.conf").exists() {
             self.write_upstream(None).await?;
         }

@@ -30,6 +30,9 @@ impl Instance {
     /// Leaves recovery, with `names` for `synchronous_standby_names` from the first commit on. Returns when writes are
     /// accepted. A checkpoint follows in the background: before it, `pg_rewind` does not see the new timeline.
     ///
+    /// Where the names list members, one of them may take over at any moment, without what was never acknowledged here:
+    /// no client is let in then before [`admit_clients`](Self::admit_clients).
+    ///
     /// It begins `timeline`, or the next one after it that is free here; without one, the next free one.
     ///
     /// # Errors
@@ -44,6 +47,9 @@ impl Instance {
                 // The first commit already must wait.
                 self.prove_waiting().await?;
             }
+        }
+        if !names.members.is_empty() {
+            self.keep_clients_out().await?;
         }
         let control = &self.inner.control;
         control.query("SELECT pg_promote(false)", &[], QUERY_LIMIT).await?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{Inspection, Instance, durable};
+use crate::postgres::conf_file::Clients;
 use crate::postgres::process::PidFile;
 use crate::{Error, NodeName, Result, Role};
 
@@ -38,7 +39,7 @@ const TELLING: [&str; 6] = [
 
 impl Instance {
     /// Starts the postmaster, as a standby or as a primary on its old timeline, and returns when it has bound
-    /// its port. It outlives this agent. A standby is attached to nobody, unless an upstream is named: a
+    /// its port. A primary lets no client in before [`admit_clients`](Self::admit_clients). It outlives this agent. A standby is attached to nobody, unless an upstream is named: a
     /// data directory that was just rewound takes no connections before it has the upstream's WAL.
     ///
     /// # Errors
@@ -86,6 +87,9 @@ impl Instance {
         let data = &self.inner.layout.data;
         let conninfo = upstream.map(|node| self.upstream_conninfo(node)).transpose()?;
         self.write_upstream(conninfo.as_deref()).await?;
+        // Whoever starts as a primary recovers first, and may show what nobody was told is committed.
+        let clients = if role == Role::Primary { Clients::KeptOut } else { Clients::Admitted };
+        self.write_clients(clients).await?;
         self.write_configuration().await?;
         durable::remove(&data.join("recovery.signal")).await?;
         // The lock file of a postmaster that was killed names a process that is none any more, or by now

@@ -170,6 +170,7 @@ impl Mind {
                     history: history(here.wal.timeline(), here.wal.forks()),
                     names: self.core_names(here.names),
                     names_settled: settled,
+                    closed: false,
                     senders,
                     slots: BTreeSet::new(),
                 })
