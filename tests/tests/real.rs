@@ -18,6 +18,8 @@ mod identity;
 mod outage;
 #[path = "real/rejoin.rs"]
 mod rejoin;
+#[path = "real/slots.rs"]
+mod slots;
 #[path = "real/state.rs"]
 mod state;
 #[path = "real/switchover.rs"]

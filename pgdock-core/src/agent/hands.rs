@@ -104,6 +104,7 @@ impl Hands {
                 self.state.update(|d| d.bootstrapping = false).await
             }
             Action::SyncSlots { wanted } => self.instance.sync_slots(&wanted.into_iter().collect()).await,
+            Action::FollowSlots { wanted } => self.instance.follow_slots(&wanted.into_iter().collect()).await,
             other => Err(Error::internal(format!("not an action of upkeep: {other:?}"))),
         }
     }

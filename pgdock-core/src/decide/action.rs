@@ -110,6 +110,11 @@ pub enum Action {
         /// The slots that should be there.
         wanted: Vec<String>,
     },
+    /// The same on a standby, where nobody streams through them: they are moved on by hand.
+    FollowSlots {
+        /// The slots that should be there, and up to where WAL is not held back any more.
+        wanted: Vec<(String, Lsn)>,
+    },
 
     /// Point the failover IP at this node.
     AssignAddress {
@@ -138,7 +143,7 @@ impl Action {
         match self {
             Self::ReadWitness | Self::SwapWitness { .. } | Self::RelaySwap { .. } => Lane::Witness,
             Self::AssignAddress { .. } => Lane::Address,
-            Self::SyncSlots { .. } | Self::EnsureRoles => Lane::Upkeep,
+            Self::SyncSlots { .. } | Self::FollowSlots { .. } | Self::EnsureRoles => Lane::Upkeep,
             _ => Lane::Postgres,
         }
     }
@@ -166,6 +171,7 @@ impl Action {
             | Self::SwapWitness { .. }
             | Self::RelaySwap { .. }
             | Self::SyncSlots { .. }
+            | Self::FollowSlots { .. }
             | Self::EnsureRoles
             | Self::AssignAddress { .. } => {
                 return None;

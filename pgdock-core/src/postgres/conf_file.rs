@@ -52,6 +52,8 @@ pub struct Main<'a> {
     pub cert: &'a Path,
     /// `ssl_key_file`
     pub key: &'a Path,
+    /// Logical slots are kept on standbys.
+    pub failover_slots: bool,
 }
 
 impl Main<'_> {
@@ -61,6 +63,9 @@ impl Main<'_> {
         let mut text = String::from("# Written by pgdock at every start: changes here are lost.\n\n");
         for (key, value) in DEFAULTS {
             line(&mut text, key, value);
+        }
+        if self.failover_slots {
+            line(&mut text, "hot_standby_feedback", "on");
         }
         text.push_str("\n# From the cluster's settings.\n");
         for (key, value) in self.user {
@@ -181,6 +186,8 @@ pub fn hba(user: &[String], clients: Clients) -> String {
     let mut text = String::from("# Written by pgdock at every start: changes here are lost.\n");
     let _ = writeln!(text, "local all {SUPERUSER} peer map=pgdock");
     let _ = writeln!(text, "hostssl replication {REPLICATION_ROLE} all scram-sha-256");
+    // What copies logical slots to a standby (PostgreSQL 17).
+    let _ = writeln!(text, "hostssl postgres {REPLICATION_ROLE} all scram-sha-256");
     let _ = writeln!(text, "hostssl postgres {REWIND_ROLE} all scram-sha-256");
     let _ = writeln!(text, "hostssl all {MONITOR_ROLE} all scram-sha-256");
     // These have no business anywhere else.
@@ -357,11 +364,13 @@ mod tests {
             cluster_name: "main/n1",
             cert: Path::new("/c"),
             key: Path::new("/k"),
+            failover_slots: true,
         }
         .render();
         let at = |needle: &str| text.rfind(needle).unwrap_or_else(|| panic!("{needle}"));
         assert!(at("wal_keep_size = '128MB'") < at("wal_keep_size = '1GB'"));
         assert!(at("wal_keep_size = '1GB'") < at("fsync = 'on'"));
+        assert!(at("hot_standby_feedback = 'on'") < at("wal_keep_size = '1GB'"));
         assert!(at("fsync") < at("upstream.conf") && at("upstream.conf") < at("names.conf"));
         assert!(text.contains("unix_socket_directories = '\"/opt/a, b\"'"));
     }

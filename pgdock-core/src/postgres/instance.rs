@@ -26,6 +26,7 @@ use super::conf_file;
 use super::control_data::ControlData;
 use super::os_user::OsUser;
 use super::process::Family;
+use super::reserved;
 use super::session::Session;
 use super::version::Binaries;
 
@@ -134,6 +135,8 @@ struct Inner {
     /// For upkeep that may take long.
     upkeep: Session,
     memory: Mutex<Memory>,
+    /// What is asked of a running server.
+    observation: String,
 }
 
 /// What only a series of observations tells.
@@ -199,7 +202,8 @@ impl Instance {
         let session = || Session::new(&layout.run, config.port);
         let (watching, control, upkeep) = (session(), session(), session());
         let memory = Mutex::default();
-        let inner = Inner { config, layout, family, clock, watching, control, upkeep, memory };
+        let observation = observe::query_for(config.binaries.version());
+        let inner = Inner { observation, config, layout, family, clock, watching, control, upkeep, memory };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -242,6 +246,18 @@ impl Instance {
             room.free = free.or(room.free);
         });
         free
+    }
+
+    /// Whether this PostgreSQL keeps logical slots on standbys, so that they survive a failover: since version 17, where
+    /// `wal_level` is `logical` and `hot_standby_feedback`, which that needs, was not switched off.
+    #[must_use]
+    pub fn keeps_failover_slots(&self) -> bool {
+        let config = &self.inner.config;
+        let value =
+            |name: &str| config.settings.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim());
+        config.binaries.version() >= slots::FAILOVER_SLOTS
+            && value("wal_level").is_some_and(|v| v.eq_ignore_ascii_case("logical"))
+            && !value("hot_standby_feedback").is_some_and(reserved::is_off)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

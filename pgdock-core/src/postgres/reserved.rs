@@ -21,6 +21,8 @@ const MANAGED: &[(&str, &str)] = &[
         "synchronous_standby_names",
         "pgdock sets it in step with the witness document; set [failover] durability instead",
     ),
+    ("sync_replication_slots", "pgdock sets it where wal_level is logical"),
+    ("synchronized_standby_slots", "pgdock sets it in step with synchronous_standby_names"),
     ("listen_addresses", "pgdock listens on the node's address; set [nodes.NAME] address instead"),
     ("port", "set [postgres] port or [nodes.NAME] postgres_port instead"),
     ("unix_socket_directories", "the socket lies in the node's own folder"),
@@ -100,7 +102,7 @@ pub(crate) fn refusal(name: &str, value: &str) -> Option<Refusal> {
 }
 
 /// PostgreSQL takes any unambiguous beginning of a boolean's word.
-fn is_off(value: &str) -> bool {
+pub(crate) fn is_off(value: &str) -> bool {
     let word = value.trim().to_ascii_lowercase();
     word == "0"
         || word == "of"
@@ -134,6 +136,7 @@ mod tests {
             ("max_replication_slots", "9"),
             ("restart_after_crash", "on"),
             ("max_slot_wal_keep_size", "-1"),
+            ("synchronized_standby_slots", "pgdock_n2"),
             ("password_encryption", "md5"),
         ] {
             let refusal = refusal(name, value).unwrap_or_else(|| panic!("{name} = {value}"));

@@ -26,6 +26,13 @@ pub struct Local {
     pub oldest_wal: Option<Lsn>,
     /// When it was observed.
     pub observed_at: Option<Moment>,
+    /// The physical slots that pgdock made on a standby, but for those that have lost their WAL, and from where on they
+    /// hold WAL back.
+    pub slots: BTreeMap<String, Lsn>,
+    /// A standby has logical slots of an earlier reign, which are in the way of those that it would copy from the leader.
+    pub stale_slots: bool,
+    /// Where recovery would begin.
+    pub redo: Lsn,
     /// When each standby last moved, kept from one observation to the next.
     pub progress: BTreeMap<Member, Progress>,
     /// Since when it was seen starting without a break.

@@ -1,10 +1,10 @@
 //! Copy, detach, attach, promote, slots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pgdock_core::view::{Names, Postgres};
-use pgdock_core::{ErrorKind, Role};
+use pgdock_core::{ErrorKind, Lsn, Role};
 
 use crate::support::{Rig, connect, node, primary, read, standby, until};
 
@@ -77,14 +77,32 @@ async fn slots_follow_the_members() {
     }
     let left: i64 = client.query_one("SELECT count(*) FROM pg_replication_slots", &[]).await.unwrap().get(0);
     assert_eq!(left, 1);
-    // A demoted primary lets its own go.
-    first.sync_slots(&slots(&["pgdock_n2"])).await.unwrap();
-    first.stop(BUDGET, false).await.unwrap();
-    first.start(Role::Standby, None).await.unwrap();
-    standby(first, |_| true).await;
-    first.drop_slots_on_standby().await.unwrap();
-    assert!(!first.layout().data.join("pg_replslot/pgdock_n2").exists());
-    assert!(first.layout().data.join("pg_replslot/somebody_elses").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slots_of_a_standby_are_moved_on() {
+    let Some(rig) = Rig::running(2).await else { return };
+    let (first, second) = (&rig.nodes[0], &rig.nodes[1]);
+    let wanted = |n3: Lsn| BTreeMap::from([("pgdock_n1".to_owned(), Lsn(0)), ("pgdock_n3".to_owned(), n3)]);
+    second.follow_slots(&wanted(Lsn(0))).await.unwrap();
+    let made = second.observe().await.unwrap();
+    assert!(made.slots.len() == 2 && made.slots["pgdock_n3"] == made.redo && made.redo > Lsn(0), "{made:?}");
+
+    let client = connect(first).await;
+    client.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 10000)").await.unwrap();
+    let end = primary(first, |_| true).await.flushed;
+    standby(second, |s| s.replayed >= end).await;
+    // Beyond what was replayed there is nothing to hold back, and nothing goes back.
+    for (to, expected) in [(end, end), (made.redo, end), (Lsn(end.0 + (1 << 40)), end)] {
+        second.follow_slots(&wanted(to)).await.unwrap();
+        let slots = second.observe().await.unwrap().slots;
+        assert!(slots["pgdock_n3"] >= expected, "{slots:?}");
+        assert_eq!(slots["pgdock_n1"], made.slots["pgdock_n1"]);
+    }
+    // They are there after a promotion.
+    second.detach().await.unwrap();
+    second.promote(&Names::none(), None).await.unwrap();
+    assert_eq!(primary(second, |_| true).await.slots, wanted(Lsn(0)).into_keys().collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use pgdock_core::cluster::ClusterStatus;
 use pgdock_core::witness::record::Durability;
-use pgdock_core::{NodeName, Result, Role};
+use pgdock_core::{Error, NodeName, Result, Role};
 use pgdock_tests::real::{Ack, Options, Probe, RealCluster, Writer, available, healthy, missing, overlaps, until};
 
 /// How long anything may take that should take a moment, on a machine that does much else.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
+
+/// How long anything may take that PostgreSQL itself does only now and then.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// How long a right lasts in these clusters.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -110,4 +113,17 @@ pub(crate) fn said(output: &Output) -> String {
 pub(crate) async fn complains(cluster: &RealCluster, node: &NodeName, words: &[&str]) -> Result<()> {
     let says = |s: &ClusterStatus| words.iter().all(|word| problems(s, node).contains(word));
     cluster.wait(&format!("a problem of {node} that says {words:?}"), SOON, says).await.map(drop)
+}
+
+/// A session of the superuser's, over the node's socket.
+pub(crate) async fn superuser(cluster: &RealCluster, node: &NodeName) -> Result<tokio_postgres::Client> {
+    let of = &cluster.settings.nodes[node];
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(of.home.join("run")).port(of.postgres_port).user("postgres").dbname("postgres");
+    let (client, connection) = config
+        .connect(tokio_postgres::NoTls)
+        .await
+        .map_err(|e| Error::unavailable("the superuser cannot log in").because(e))?;
+    tokio::spawn(connection);
+    Ok(client)
 }

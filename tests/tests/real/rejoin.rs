@@ -12,7 +12,7 @@ use pgdock_tests::real::{Ack, RealCluster, missing, until};
 use pgdock_tests::signals::stop;
 use rustix::process::{Pid, Signal};
 
-use crate::common::{SOON, complains, on, options, problems, rejoined, said, taken_over};
+use crate::common::{SOON, complains, on, options, problems, rejoined, said, superuser, taken_over};
 
 /// How many commits the old primary alone has.
 const ALONE: i64 = 100;
@@ -224,17 +224,4 @@ fn oldest_segment(cluster: &RealCluster, node: &NodeName) -> String {
     let files = fs::read_dir(cluster.data_dir(node).join("pg_wal")).expect("there is WAL").flatten();
     let names = files.map(|f| f.file_name().to_string_lossy().into_owned()).filter(|name| name.len() == 24);
     names.min().expect("there is a segment")
-}
-
-/// A session of the superuser's, over the node's socket.
-async fn superuser(cluster: &RealCluster, node: &NodeName) -> Result<tokio_postgres::Client> {
-    let of = &cluster.settings.nodes[node];
-    let mut config = tokio_postgres::Config::new();
-    config.host_path(of.home.join("run")).port(of.postgres_port).user("postgres").dbname("postgres");
-    let (client, connection) = config
-        .connect(tokio_postgres::NoTls)
-        .await
-        .map_err(|e| Error::unavailable("the superuser cannot log in").because(e))?;
-    tokio::spawn(connection);
-    Ok(client)
 }

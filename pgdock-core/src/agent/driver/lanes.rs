@@ -44,6 +44,9 @@ impl Driver {
                     // Only a primary is asked for it.
                     oldest_wal: seen.postgres.as_primary().and_then(|_| hands.instance.oldest_wal()),
                     postgres: seen.postgres,
+                    slots: seen.slots,
+                    stale_slots: seen.stale_slots,
+                    redo: seen.redo,
                     ..Local::default()
                 });
             let _ = inputs.send(Input::Observed { epoch, local });

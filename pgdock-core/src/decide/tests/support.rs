@@ -154,6 +154,7 @@ pub(super) fn standby(me: &str) -> View {
     hear(&mut view, report("n1", Role::Primary));
     let other = if me == "n2" { "n3" } else { "n2" };
     hear(&mut view, report(other, Role::Standby));
+    view.local.slots = view.peers.keys().map(|node| (node.slot(), END)).collect();
     view
 }
 

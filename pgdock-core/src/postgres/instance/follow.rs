@@ -56,6 +56,12 @@ impl Instance {
             }
             tokio::time::sleep(POLL).await;
         }
+        // What copies logical slots asks the upstream as well. Where that is dead it may wait for an answer, and a promotion
+        // for it. It does not come back without an upstream.
+        if self.keeps_failover_slots() {
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'slotsync worker'";
+            control.query(end, &[], QUERY_LIMIT).await?;
+        }
         // The postmaster takes new connections only after it has told all its children, so from here on
         // the startup process has been told.
         control.close().await;
@@ -149,6 +155,8 @@ impl Instance {
             .set("keepalives_interval", 1)
             .set("keepalives_count", 3)
             .set("tcp_user_timeout", 3000)
+            // The worker that copies logical slots (PostgreSQL 17) asks there what slots there are.
+            .set("dbname", "postgres")
             .to_string())
     }
 

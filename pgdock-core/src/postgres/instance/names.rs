@@ -1,11 +1,12 @@
 //! `synchronous_standby_names`: set, seen in force in every process, and the barrier behind it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Instance, observe};
 use crate::postgres::conf_file;
 use crate::view::Names;
-use crate::{Error, Lsn, Result};
+use crate::{Error, Lsn, NodeName, Result};
 
 /// How long it may take until every process uses new names.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
@@ -31,11 +32,11 @@ impl Instance {
         self.memory().settled = None;
         let work = async {
             if names.count > 0 && !names.members.is_empty() {
-                self.write_names(&names.in_order()).await?;
+                self.write_names(&names.in_order(), names).await?;
                 self.signal_reload().await?;
                 self.await_places(&names.in_order(), names, 2).await?;
             }
-            self.write_names(&names.to_setting()).await?;
+            self.write_names(&names.to_setting(), names).await?;
             self.signal_reload().await?;
             self.await_places(&names.to_setting(), names, 1).await
         };
@@ -124,11 +125,29 @@ impl Instance {
         Ok(())
     }
 
-    /// Writes down the names.
-    pub(super) async fn write_names(&self, setting: &str) -> Result<()> {
+    /// Writes down the names, and with them the slots that logical decoding waits for: in one file, so that whoever leaves
+    /// the one leaves the other.
+    pub(super) async fn write_names(&self, setting: &str, names: &Names) -> Result<()> {
         let mut text = String::from("# Written by pgdock: who must have a commit before it is acknowledged.\n");
         conf_file::line(&mut text, "synchronous_standby_names", setting);
+        if self.keeps_failover_slots() {
+            conf_file::line(&mut text, "synchronized_standby_slots", &self.slots_of(names));
+        }
         self.write(&self.inner.layout.conf_file("names.conf"), text).await
+    }
+
+    /// The slots of those who must have what a logical subscriber gets to see: of all who may have to acknowledge a
+    /// commit, since a failover can keep any of them. Where no commit is acknowledged, those of all members, which
+    /// is no less; where commits wait for nobody, none.
+    fn slots_of(&self, names: &Names) -> String {
+        let config = &self.inner.config;
+        let nodes: BTreeSet<&NodeName> = match names.count {
+            0 => BTreeSet::new(),
+            _ if names.members.is_empty() => config.members.keys().collect(),
+            _ => names.members.iter().map(|member| &member.node).collect(),
+        };
+        let slots: Vec<_> = nodes.into_iter().filter(|node| **node != config.node).map(NodeName::slot).collect();
+        slots.join(", ")
     }
 
     /// The names on disk; `None` where there are none that pgdock settled on.

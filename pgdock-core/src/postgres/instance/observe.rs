@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio_postgres::Row;
 
+use super::slots::{FAILOVER_SLOTS, STALE_SLOT};
 use super::{Inspection, Instance};
 use crate::node::{Incarnation, Member};
 use crate::postgres::conf_file;
@@ -29,6 +30,21 @@ pub struct Observation {
     pub incarnation: Option<Incarnation>,
     /// What PostgreSQL is doing.
     pub postgres: Postgres,
+    /// The physical slots that pgdock made, where it runs, but for those that have lost their WAL, and from where on they
+    /// hold WAL back.
+    pub slots: BTreeMap<String, Lsn>,
+    /// It is a standby with logical slots that are left from when it was primary.
+    pub stale_slots: bool,
+    /// Where recovery would begin, where it runs.
+    pub redo: Lsn,
+}
+
+impl Observation {
+    /// One that does not run.
+    fn at_rest(system_identifier: Option<u64>, incarnation: Option<Incarnation>, postgres: Postgres) -> Self {
+        let (slots, stale_slots, redo) = Default::default();
+        Self { system_identifier, incarnation, postgres, slots, stale_slots, redo }
+    }
 }
 
 /// Serves both roles. On a primary the functions of recovery yield null; those of a primary would fail in recovery, and
@@ -52,11 +68,19 @@ SELECT pg_is_in_recovery(),
             'name', application_name, 'state', state, 'flushed', flush_lsn, 'replayed', replay_lsn,
             'lag_ms', (extract(epoch FROM replay_lag) * 1000)::bigint, 'priority', sync_priority)
             ORDER BY backend_start)::text FROM pg_stat_replication),
-       (SELECT string_agg(slot_name::text, ' ') FROM pg_replication_slots
+       (SELECT string_agg(slot_name || '=' || coalesce(restart_lsn, '0/0')::text, ' ') FROM pg_replication_slots
          WHERE slot_type = 'physical' AND slot_name LIKE 'pgdock\\_%' AND wal_status IS DISTINCT FROM 'lost'),
        (SELECT system_identifier FROM pg_control_system()),
-       current_setting('pgdock.clients', true)
+       current_setting('pgdock.clients', true),
+       (SELECT redo_lsn::text FROM pg_control_checkpoint()),
+       /* stale slots */ false
   FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true";
+
+/// The query for a version of PostgreSQL.
+pub(super) fn query_for(version: u32) -> String {
+    let stale = format!("pg_is_in_recovery() AND EXISTS (SELECT FROM pg_replication_slots WHERE {STALE_SLOT})");
+    if version < FAILOVER_SLOTS { QUERY.to_owned() } else { QUERY.replace("/* stale slots */ false", &stale) }
+}
 
 /// A row of `pg_stat_replication`.
 #[derive(Debug, Deserialize)]
@@ -83,10 +107,11 @@ impl Instance {
         let known = self.memory().incarnation;
         let incarnation = known.or_else(|| self.incarnation());
         self.memory().incarnation = incarnation;
-        let fault = match self.inner.watching.query(QUERY, &[], OBSERVE_LIMIT).await {
+        let fault = match self.inner.watching.query(&self.inner.observation, &[], OBSERVE_LIMIT).await {
             Ok(rows) => return self.running(&rows, incarnation).await,
             // The connection may be one to an earlier server: the next one tells.
-            Err(Fault::Broken(_)) => match self.inner.watching.query(QUERY, &[], OBSERVE_LIMIT).await {
+            Err(Fault::Broken(_)) => match self.inner.watching.query(&self.inner.observation, &[], OBSERVE_LIMIT).await
+            {
                 Ok(rows) => return self.running(&rows, incarnation).await,
                 Err(fault) => fault,
             },
@@ -100,14 +125,14 @@ impl Instance {
             Fault::Nobody | Fault::NotAccepting => {
                 let primary = !self.inner.layout.data.join("standby.signal").exists();
                 let system_identifier = self.control_data().await.ok().map(|c| c.system_identifier);
-                Ok(Observation { system_identifier, incarnation, postgres: Postgres::Starting { primary } })
+                Ok(Observation::at_rest(system_identifier, incarnation, Postgres::Starting { primary }))
             }
             fault => Err(fault.into()),
         }
     }
 
     async fn not_running(&self, incarnation: Option<Incarnation>) -> Result<Observation> {
-        let nothing = |postgres| Ok(Observation { system_identifier: None, incarnation, postgres });
+        let nothing = |postgres| Ok(Observation::at_rest(None, incarnation, postgres));
         let data = match self.inspect().await? {
             Inspection::Empty => return nothing(Postgres::Empty),
             Inspection::Unusable { reason } => return nothing(Postgres::Unusable { reason }),
@@ -129,19 +154,16 @@ impl Instance {
             flushed: watched.unwrap_or_default().max(control.checkpoint).max(control.min_recovery_end),
             ended_at: memory.ended_at,
         };
-        Ok(Observation {
-            system_identifier: Some(control.system_identifier),
-            incarnation,
-            postgres: Postgres::Stopped(stopped),
-        })
+        Ok(Observation::at_rest(Some(control.system_identifier), incarnation, Postgres::Stopped(stopped)))
     }
 
     async fn running(&self, rows: &[Row], incarnation: Option<Incarnation>) -> Result<Observation> {
         let row = rows.first().ok_or_else(|| Error::internal("postgresql answered without a row"))?;
+        let slots = slots(row)?;
         let postgres = if get::<bool>(row, 0)? {
             Postgres::Standby(self.standby(row).await?)
         } else {
-            Postgres::Primary(self.primary(row)?)
+            Postgres::Primary(self.primary(row, slots.keys().cloned().collect())?)
         };
         let flushed = match &postgres {
             Postgres::Standby(standby) => standby.flushed,
@@ -156,7 +178,14 @@ impl Instance {
             memory.flushed = Some((incarnation, before.max(flushed)));
         }
         let system_identifier = get::<i64>(row, 15)?.cast_unsigned();
-        Ok(Observation { system_identifier: Some(system_identifier), incarnation, postgres })
+        Ok(Observation {
+            system_identifier: Some(system_identifier),
+            incarnation,
+            postgres,
+            slots,
+            redo: lsn(row, 17)?.unwrap_or_default(),
+            stale_slots: get(row, 18)?,
+        })
     }
 
     async fn standby(&self, row: &Row) -> Result<Standby> {
@@ -217,7 +246,7 @@ impl Instance {
         members.iter().find(|(_, (h, p))| h == host && *p == port).map(|(node, _)| node.clone())
     }
 
-    fn primary(&self, row: &Row) -> Result<Primary> {
+    fn primary(&self, row: &Row, slots: BTreeSet<String>) -> Result<Primary> {
         let timeline = get::<String>(row, 2)?;
         let timeline = u32::from_str_radix(&timeline, 16)
             .map(TimelineId)
@@ -232,9 +261,6 @@ impl Instance {
         let names_settled =
             names.is_some() && names == self.memory().settled && rows.iter().all(|r| r.agrees(names.as_ref()));
         let senders: BTreeMap<Member, Sender> = rows.into_iter().filter_map(SenderRow::into_sender).collect();
-        let slots: BTreeSet<String> = get::<Option<String>>(row, 14)?
-            .map(|text| text.split(' ').map(str::to_owned).collect())
-            .unwrap_or_default();
         Ok(Primary {
             timeline,
             flushed: lsn(row, 1)?.unwrap_or_default(),
@@ -280,6 +306,18 @@ impl SenderRow {
         };
         Some((self.name.parse().ok()?, sender))
     }
+}
+
+/// The slots, each with the position from which on it holds WAL back.
+fn slots(row: &Row) -> Result<BTreeMap<String, Lsn>> {
+    let text = get::<Option<String>>(row, 14)?.unwrap_or_default();
+    let slot = |text: &str| {
+        let (name, at) = text.split_once('=')?;
+        Some((name.to_owned(), at.parse().ok()?))
+    };
+    text.split_terminator(' ')
+        .map(|text| slot(text).ok_or_else(|| Error::internal(format!("postgresql answered an odd slot. slot={text}"))))
+        .collect()
 }
 
 pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use super::{Instance, durable};
 use crate::postgres::conf_file::{self, Clients, REPLICATION_ROLE, REWIND_ROLE};
 use crate::postgres::os_user::OsUser;
+use crate::view::Names;
 use crate::{Error, Result};
 
 impl Instance {
@@ -64,6 +65,7 @@ impl Instance {
             cluster_name: &self.inner.family.cluster_name,
             cert: &layout.secrets.join("server.crt"),
             key: &layout.secrets.join("server.key"),
+            failover_slots: self.keeps_failover_slots(),
         }
         .render();
         let me = OsUser::current()?;
@@ -77,7 +79,7 @@ impl Instance {
             self.write_upstream(None).await?;
         }
         if !layout.conf_file("names.conf").exists() {
-            self.write_names("").await?;
+            self.write_names("", &Names::none()).await?;
         }
         self.strip_auto_conf().await
     }

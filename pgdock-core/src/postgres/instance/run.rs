@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use super::{Inspection, Instance, durable};
 use crate::postgres::conf_file::Clients;
 use crate::postgres::process::PidFile;
+use crate::view::Names;
 use crate::{Error, NodeName, Result, Role};
 
 /// How long a postmaster may take until it has bound its port.
@@ -109,7 +110,7 @@ impl Instance {
         match role {
             Role::Standby => {
                 // Those of an earlier reign; a promotion brings its own, and finds the most likely ones in force.
-                self.write_names("").await?;
+                self.write_names("", &Names::none()).await?;
                 self.write(&signal, "").await
             }
             Role::Primary => durable::remove(&signal).await,
@@ -135,6 +136,10 @@ impl Instance {
             .args(["-c", &set("config_file", "postgresql.conf")])
             .args(["-c", &set("hba_file", "pg_hba.conf")])
             .args(["-c", &set("ident_file", "pg_ident.conf")]);
+        // Where `wal_level` is less than logical, this ends the postmaster. Both are as they were at the start for as long
+        // as it runs, whatever a reload finds in the file.
+        let program =
+            if self.keeps_failover_slots() { program.args(["-c", "sync_replication_slots=on"]) } else { program };
         let mut command = program.to_std();
         // From its first moment on it is found by its working directory.
         command.current_dir(&layout.data).stderr(log.try_clone().map_err(give)?).stdout(log);

@@ -1,12 +1,18 @@
 //! The physical replication slots of the members.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
 use super::{Instance, observe};
-use crate::Result;
+use crate::{Lsn, Result};
+
+/// The first version of PostgreSQL that keeps logical slots on standbys.
+pub(super) const FAILOVER_SLOTS: u32 = 17;
+/// A logical slot that outlived its primary's reign: those of a standby are copies of the leader's (`synced`). While it
+/// has the name of one of them, that one is not copied, nor any other (`slotsync.c`).
+pub(super) const STALE_SLOT: &str = "slot_type = 'logical' AND failover AND NOT synced AND NOT active";
 
 /// How long one step may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -43,15 +49,28 @@ impl Instance {
         Ok(())
     }
 
-    /// Drops pgdock's slots on a standby: left from when it was a primary, they would hold back WAL for ever.
+    /// Makes the same slots on a standby, for the day on which it leads, and moves each on to the position that is named.
+    /// Logical slots that are left from when it was primary go: the leader has them.
     ///
     /// # Errors
-    /// `Unavailable` when PostgreSQL does not answer.
-    pub async fn drop_slots_on_standby(&self) -> Result<()> {
-        for slot in self.slots().await? {
-            if !slot.active {
-                self.drop_slot(&slot.name).await?;
-            }
+    /// `Unavailable` when PostgreSQL does not answer, or has no slot left: what was done until then stays.
+    pub async fn follow_slots(&self, wanted: &BTreeMap<String, Lsn>) -> Result<()> {
+        self.sync_slots(&wanted.keys().cloned().collect()).await?;
+        for (name, to) in wanted {
+            self.inner
+                .upkeep
+                .query(
+                    "SELECT pg_replication_slot_advance(slot_name, $2::text::pg_lsn) FROM pg_replication_slots
+                      WHERE slot_name = $1::text::name AND NOT active AND restart_lsn < $2::text::pg_lsn",
+                    &[(name, Type::TEXT), (&to.to_string(), Type::TEXT)],
+                    LIMIT,
+                )
+                .await?;
+        }
+        if self.inner.config.binaries.version() >= FAILOVER_SLOTS {
+            let drop =
+                format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE {STALE_SLOT}");
+            self.inner.upkeep.query(&drop, &[], LIMIT).await?;
         }
         Ok(())
     }
