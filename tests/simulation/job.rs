@@ -306,7 +306,6 @@ impl World {
         data.fork(timeline);
         data.append(id, 100);
         data.was_primary = true;
-        data.slots.clear();
         let names = data.names.clone();
         let end = data.end();
         let closed = !names.members.is_empty();

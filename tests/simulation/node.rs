@@ -21,6 +21,7 @@
 //!   PostgreSQL stopped, or out of recovery.
 //! - A report carries the pledge only while it is for the version that was seen last.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -271,10 +272,13 @@ impl World {
                     }
                 }
                 Lane::Upkeep => {
-                    if let Action::SyncSlots { wanted } = action
-                        && let Some(data) = &mut self.nodes[node].pg.data
-                    {
-                        data.slots = wanted.into_iter().collect();
+                    let wanted: Option<BTreeSet<String>> = match action {
+                        Action::SyncSlots { wanted } => Some(wanted.into_iter().collect()),
+                        Action::FollowSlots { wanted } => Some(wanted.into_iter().map(|(slot, _)| slot).collect()),
+                        _ => None,
+                    };
+                    if let (Some(wanted), Some(data)) = (wanted, &mut self.nodes[node].pg.data) {
+                        data.slots = wanted;
                     }
                 }
                 Lane::Address => {}

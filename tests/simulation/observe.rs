@@ -74,6 +74,8 @@ impl World {
             incarnation: Some(data.incarnation),
             postgres,
             start_failures: agent.start_failures,
+            // All WAL is kept: what counts is that they are there.
+            slots: data.slots.iter().map(|slot| (slot.clone(), end)).collect(),
             ..Local::default()
         }
     }
