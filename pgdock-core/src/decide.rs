@@ -22,6 +22,7 @@ mod data_foreign;
 mod data_missing;
 mod deposed;
 mod disk_low;
+mod early_commits;
 mod forced_failover;
 mod heir;
 mod leader_stopped;
@@ -101,6 +102,7 @@ pub fn decide(view: &View) -> Decision {
     standby_not_following::check(view, &mut d);
     // Keeping informed.
     commits_kept::check(view, &mut d);
+    early_commits::check(view, &mut d);
     witness_broken::check(view, &mut d);
     swap::move_on(view, &mut d);
     witness_stale::check(view, &mut d);

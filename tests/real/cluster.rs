@@ -25,6 +25,8 @@ pub struct Options {
     pub nodes: usize,
     /// What an acknowledged commit means.
     pub durability: Durability,
+    /// How many standbys have each acknowledged commit, in `quorum`.
+    pub acks: u32,
     /// The last part of the first node's address, 127.0.0.N. Tests that run side by side differ in it.
     pub first: u8,
     /// Lines to add to `cluster.toml`, by the section that they belong to.
@@ -37,7 +39,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, durability: Durability::Sync, first: 41, extra: BTreeMap::new(), lab: None, witness: None }
+        Self {
+            nodes: 3,
+            durability: Durability::Sync,
+            acks: 1,
+            first: 41,
+            extra: BTreeMap::new(),
+            lab: None,
+            witness: None,
+        }
     }
 }
 
@@ -104,6 +114,7 @@ impl RealCluster {
         });
         let mut scaffold = Scaffold::new("test", nodes);
         scaffold.durability = options.durability;
+        scaffold.acks = options.acks;
         scaffold.postgres_port = 54320;
         scaffold.agent_port = 57432;
         scaffold.witness = options.witness.as_ref().map(|(witness, _)| witness.clone());

@@ -8,6 +8,8 @@ mod address;
 mod bucket;
 #[path = "real/cli.rs"]
 mod cli;
+#[path = "real/commits.rs"]
+mod commits;
 #[path = "real/common.rs"]
 mod common;
 #[path = "real/data_dir.rs"]

@@ -12,6 +12,7 @@ mod data_foreign;
 mod data_missing;
 mod deposed;
 mod disk_low;
+mod early_commits;
 mod forced_failover;
 mod heir;
 mod leader_stopped;

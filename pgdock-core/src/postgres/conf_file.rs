@@ -393,7 +393,7 @@ mod tests {
         let (open, closed) = (hba(std::slice::from_ref(&line), Clients::Admitted), hba(&[line], Clients::KeptOut));
         assert!(open.contains("hostssl app app") && open.ends_with("hostssl all all all scram-sha-256\n"));
         let admits: Vec<_> = closed.lines().filter(|l| !l.starts_with('#') && !l.ends_with("reject")).collect();
-        assert_eq!(admits.len(), 4, "{closed}");
+        assert_eq!(admits.len(), 5, "{closed}");
         assert!(admits.iter().all(|l| l.contains("pgdock_") || l.starts_with("local all postgres peer")), "{closed}");
         assert!(closed.ends_with("host all,replication all all reject\n"));
         for of in [Clients::Admitted, Clients::KeptOut] {

@@ -24,6 +24,7 @@ use crate::{Lsn, NodeName, Result};
 use super::command::Command;
 use super::conf_file;
 use super::control_data::ControlData;
+use super::diverged::Kept;
 use super::os_user::OsUser;
 use super::process::Family;
 use super::reserved;
@@ -34,8 +35,10 @@ mod clients;
 mod copy;
 mod data_dir;
 mod durable;
+mod early_commits;
 mod follow;
 mod kept;
+mod lately;
 mod layout;
 mod names;
 mod observe;
@@ -54,6 +57,8 @@ pub use follow::Detached;
 pub use layout::Layout;
 pub use observe::Observation;
 pub use tail::HeldWal;
+
+use lately::Lately;
 
 /// What an [`Instance`] is made of.
 #[derive(Clone, Debug)]
@@ -160,21 +165,14 @@ struct Memory {
     control: Option<(std::time::SystemTime, ControlData)>,
     /// The past of a timeline never changes.
     history: Option<crate::History>,
-    /// How much room is left, and when that was asked last.
-    room: Room,
+    /// How much room is left, in bytes.
+    room: Lately<u64>,
     /// Which WAL of earlier rewinds is kept.
-    kept: kept::Known,
+    kept: Lately<Arc<Vec<Kept>>>,
     /// Where the oldest WAL on disk begins.
-    oldest_wal: oldest_wal::OldestWal,
-}
-
-/// What is known of the room on the disk.
-#[derive(Clone, Copy, Debug, Default)]
-struct Room {
-    free: Option<u64>,
-    asked_at: Option<Moment>,
-    /// The file system has not answered yet.
-    asking: bool,
+    oldest_wal: Lately<Option<Lsn>>,
+    /// For whom commits do not wait for standbys.
+    early_commits: Lately<Arc<[String]>>,
 }
 
 impl Instance {
@@ -229,23 +227,7 @@ impl Instance {
     /// of a moment ago. Never waits: a file system that does not answer leaves the last value.
     #[must_use]
     pub fn disk_free(&self) -> Option<u64> {
-        let now = self.inner.clock.now();
-        let free = {
-            let room = &mut self.memory().room;
-            if room.asking || room.asked_at.is_some_and(|at| now.since(at) < ROOM_EVERY) {
-                return room.free;
-            }
-            (room.asking, room.asked_at) = (true, Some(now));
-            room.free
-        };
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let free = free_bytes(&this.inner.layout.data);
-            let room = &mut this.memory().room;
-            room.asking = false;
-            room.free = free.or(room.free);
-        });
-        free
+        self.lately_on_disk(|m| &mut m.room, ROOM_EVERY, |this| free_bytes(&this.inner.layout.data))
     }
 
     /// Whether this PostgreSQL keeps logical slots on standbys, so that they survive a failover: since version 17, where

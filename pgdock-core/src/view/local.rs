@@ -44,6 +44,9 @@ pub struct Local {
     pub primary_since: Option<Moment>,
     /// The WAL that rewinds took off and that is kept here; `None` before it was looked for.
     pub kept: Option<Arc<Vec<Kept>>>,
+    /// For which roles and databases a primary acknowledges commits before a standby has them; `None` before it was
+    /// looked for.
+    pub early_commits: Option<Arc<[String]>>,
     /// How much room is left for the data directory and its WAL, in bytes.
     pub disk_free: Option<u64>,
     /// That is too little.

@@ -171,3 +171,36 @@ async fn a_line_that_postgresql_refuses_is_told_before_clients_are_let_in() {
     rig.nodes[0].admit_clients().await.unwrap();
     primary(&first, |p| !p.closed).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lowers_synchronous_commit_is_told_of() {
+    let Some(rig) = Rig::new(1).await else { return };
+    rig.bootstrap().await;
+    let node = &rig.nodes[0];
+    until("it was looked for", async || node.early_commits()).await;
+    assert_eq!(node.early_commits().as_deref(), Some(&[][..]));
+
+    let client = connect(node).await;
+    for statement in [
+        "CREATE ROLE \"Quick\"",
+        "CREATE ROLE careful",
+        "ALTER ROLE careful SET synchronous_commit = remote_apply",
+        "ALTER ROLE careful SET work_mem = '8MB'",
+        "ALTER ROLE \"Quick\" SET synchronous_commit = off",
+        "ALTER ROLE \"Quick\" IN DATABASE app SET synchronous_commit = FALSE",
+        "ALTER DATABASE app SET synchronous_commit = local",
+        "ALTER ROLE ALL SET synchronous_commit = remote_write",
+        "ALTER SYSTEM SET synchronous_commit = off",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let told = until("all are told", async || node.early_commits().filter(|told| told.len() >= 5)).await;
+    let expected = [
+        "all roles (ALTER SYSTEM)=off",
+        "all roles=remote_write",
+        "database app=local",
+        "role \"Quick\" in database app=false",
+        "role \"Quick\"=off",
+    ];
+    assert_eq!(told.iter().collect::<std::collections::BTreeSet<_>>(), expected.map(String::from).iter().collect());
+}

@@ -41,8 +41,9 @@ impl Driver {
                     incarnation: seen.incarnation,
                     disk_free: hands.instance.disk_free(),
                     kept: hands.instance.kept(),
-                    // Only a primary is asked for it.
+                    // Only a primary is asked for these.
                     oldest_wal: seen.postgres.as_primary().and_then(|_| hands.instance.oldest_wal()),
+                    early_commits: seen.postgres.as_primary().and_then(|_| hands.instance.early_commits()),
                     postgres: seen.postgres,
                     slots: seen.slots,
                     stale_slots: seen.stale_slots,

@@ -5,45 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Instance;
-use crate::clock::Moment;
 use crate::postgres::wal_aside;
 use crate::{Lsn, Result};
 
 /// How often it is looked for.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What is known of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct OldestWal {
-    begins: Option<Lsn>,
-    asked_at: Option<Moment>,
-    /// The file system has not answered yet.
-    asking: bool,
-}
-
 impl Instance {
     /// Where the WAL begins that is on disk without a gap up to its end, as of a moment ago. Never waits.
     #[must_use]
     pub fn oldest_wal(&self) -> Option<Lsn> {
-        let now = self.inner.clock.now();
-        let known = {
-            let oldest = &mut self.memory().oldest_wal;
-            if oldest.asking || oldest.asked_at.is_some_and(|at| now.since(at) < EVERY) {
-                return oldest.begins;
-            }
-            (oldest.asking, oldest.asked_at) = (true, Some(now));
-            oldest.begins
-        };
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let begins = begins(&this.inner.layout.data);
-            let oldest = &mut this.memory().oldest_wal;
-            oldest.asking = false;
-            if let Ok(begins) = begins {
-                oldest.begins = begins;
-            }
-        });
-        known
+        self.lately_on_disk(|m| &mut m.oldest_wal, EVERY, |this| begins(&this.inner.layout.data).ok()).flatten()
     }
 }
 
