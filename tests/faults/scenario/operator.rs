@@ -1,14 +1,21 @@
 //! What operators do, and what they are told.
 
+use std::time::Duration;
+
 use pgdock_core::cluster::ClusterStatus;
 use pgdock_core::event::EventKind;
 use pgdock_core::{Error, Lsn, Result, Role};
 use rustix::process::Pid;
+use tokio::task::JoinSet;
 
 use super::Extent;
 use crate::faults::campaign::Campaign;
 use crate::faults::fault::Part;
+use crate::real::Route;
 use crate::signals::stop;
+
+/// How long a writer in bulk waits between two batches.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(100);
 
 /// What is shown where no standby guards commits.
 const DEGRADED: &str = "no standby guards commits: they are held by the primary alone";
@@ -104,11 +111,31 @@ pub(super) async fn switchover_rolled_back(on: &mut Campaign) -> Result<()> {
     on.follows(&before.leader).await
 }
 
+/// Writes rows in bulk to whoever is primary, for ever: some megabytes of WAL a second. Without them, fifty
+/// timelines would lie in one and the same segment, each with its own file of it, and those are not removed.
+async fn load(route: Route) {
+    let batch = "CREATE TABLE IF NOT EXISTS ballast (filler text);
+                 INSERT INTO ballast SELECT repeat(md5(n::text), 30) FROM generate_series(1, 300) n;
+                 TRUNCATE ballast";
+    loop {
+        let Ok(client) = route.connect().await else {
+            tokio::time::sleep(BETWEEN_BATCHES).await;
+            continue;
+        };
+        while client.batch_execute(batch).await.is_ok() {
+            tokio::time::sleep(BETWEEN_BATCHES).await;
+        }
+    }
+}
+
 /// **15. One switchover after the other under load.** Each one hands the lead to the other node and begins one reign.
-/// By the verdict, all acknowledgements of a timeline are of one node and lie before those of the next, and the two
-/// nodes have one history in the end: there was no fork.
+/// Rows are written one by one, and in bulk. By the verdict, all acknowledgements of a timeline are of one node and lie
+/// before those of the next, and the two nodes have one history in the end: there was no fork.
 pub(super) async fn switchovers(on: &mut Campaign, extent: &Extent) -> Result<()> {
     let before = on.reign().await?;
+    // Ends with this.
+    let mut bulk = JoinSet::new();
+    bulk.spawn(load(on.ground.cluster.route()?));
     for round in 1..=extent.switchovers {
         let from = on.ground.leader().await;
         let span = on.ground.history.hurt(from.as_str(), "switchover");
