@@ -7,10 +7,14 @@ mod context;
 mod router;
 mod settings;
 mod statement;
+#[cfg(feature = "tower")]
+mod web;
 
 pub use balance::Balancer;
 pub use blacklist::{Ban, BanPolicy, Blacklist};
 pub use context::Context;
+#[cfg(feature = "agents")]
+pub use router::Agents;
 pub use router::{
     Client, CommitToken, CopyIn, CopyOut, Error, Heard, Limits, Memory, NodeCounts, NodeState, Notifications, Params,
     Reads, Role, Router, RouterBuilder, RowStream, Session, Sql, Statement, Stats, Sticky, Streaming, TokenError,
@@ -18,3 +22,5 @@ pub use router::{
 };
 pub use settings::{ConnectionSettings, MakaraSettings, NodeRole, SettingsError, Strategy};
 pub use statement::{Classifier, Decision, PinTo, Reason, Target, classify};
+#[cfg(feature = "tower")]
+pub use web::{HEADER, Key, KeyError, SessionFuture, SessionLayer, SessionService};

@@ -11,6 +11,8 @@ use tokio_postgres::{Row, SimpleQueryMessage};
 
 use crate::{Classifier, Decision, PinTo, Target};
 
+#[cfg(feature = "agents")]
+mod agents;
 mod builder;
 mod client;
 mod connection;
@@ -20,6 +22,7 @@ mod listen;
 mod poll;
 mod run;
 mod session;
+mod sources;
 mod sql;
 mod stats;
 mod stream;
@@ -28,6 +31,8 @@ mod topology;
 mod transaction;
 mod work;
 
+#[cfg(feature = "agents")]
+pub use agents::Agents;
 pub use builder::{Limits, Reads, RouterBuilder};
 pub use client::Client;
 pub use error::Error;
@@ -280,7 +285,7 @@ impl Router {
         let lsn: tokio_postgres::types::PgLsn = row.try_get(0).map_err(Error::Postgres)?;
         let timeline: i32 = row.try_get(1).map_err(Error::Postgres)?;
         let token = self.shared.token((lsn.into(), timeline.cast_unsigned()));
-        token.ok_or(Error::NoPrimary { waited: Duration::ZERO })
+        token.ok_or_else(|| Error::NoPrimary { waited: Duration::ZERO, nodes: self.topology().to_string() })
     }
 
     /// What is known of the nodes.

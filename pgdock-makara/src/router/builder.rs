@@ -13,7 +13,7 @@ use tokio_postgres::{Config, Socket};
 
 use super::connection::{Dial, Ears, Manager, Pool, Tls};
 use super::fleet::{Fleet, LagMax, Node};
-use super::poll::{Polling, poll};
+use super::sources::{Nursery, Source};
 use super::stats::{NodeStats, RouterStats};
 use super::{Error, Router, Shared, Sticky, Tasks};
 use crate::{BanPolicy, Classifier, MakaraSettings, Strategy};
@@ -56,13 +56,19 @@ pub enum Reads {
 
 /// A node, as the builder was told of it.
 #[derive(Clone, Debug)]
-struct Address {
-    name: String,
-    config: Config,
-    weight: u32,
-    zone: Option<String>,
+pub(super) struct Address {
+    pub(super) name: String,
+    pub(super) config: Config,
+    pub(super) weight: u32,
+    pub(super) zone: Option<String>,
     /// Where it differs from that of the others.
-    ban: Option<BanPolicy>,
+    pub(super) ban: Option<BanPolicy>,
+}
+
+impl Address {
+    pub(super) fn new(name: String, config: Config, weight: u32) -> Self {
+        Self { name, config, weight, zone: None, ban: None }
+    }
 }
 
 /// Collects what a [`Router`] needs.
@@ -70,6 +76,7 @@ struct Address {
 pub struct RouterBuilder {
     id: String,
     nodes: Vec<Address>,
+    sources: Vec<Source>,
     classifier: Classifier,
     strategy: Strategy,
     sticky: Sticky,
@@ -87,6 +94,7 @@ impl Default for RouterBuilder {
         Self {
             id: "default".to_owned(),
             nodes: Vec::new(),
+            sources: Vec::new(),
             classifier: Classifier::new(),
             strategy: Strategy::default(),
             sticky: Sticky::Ttl(Duration::from_secs(5)),
@@ -106,7 +114,34 @@ impl RouterBuilder {
     /// primary, the router finds out.
     #[must_use]
     pub fn node(mut self, name: impl Into<String>, address: Config, weight: u32) -> Self {
-        self.nodes.push(Address { name: name.into(), config: address, weight, zone: None, ban: None });
+        self.nodes.push(Address::new(name.into(), address, weight));
+        self
+    }
+
+    /// The addresses of a name in the DNS (A and AAAA), given as `host:port`: each is a node, named by its address. They
+    /// are looked up again and again; one that is no longer among them is let go, while an answer without any changes
+    /// nothing. It is for clusters whose nodes all have their addresses there, and lets go of other nodes too.
+    #[must_use]
+    pub fn dns(mut self, place: impl Into<String>, template: Config, every: Duration) -> Self {
+        self.sources.push(Source::Dns { place: place.into(), template: Box::new(template), every });
+        self
+    }
+
+    /// The servers that these know of, each given as `host:port`: a primary tells whom it feeds, and a standby whom it
+    /// follows, to a user with the rights of `pg_read_all_stats`. Standbys are expected to listen on the port of their
+    /// primary. Nodes are named by their addresses.
+    #[must_use]
+    pub fn discover<P: Into<String>>(mut self, seeds: impl IntoIterator<Item = P>, template: Config) -> Self {
+        let seeds = seeds.into_iter().map(Into::into).collect();
+        self.sources.push(Source::Discover { seeds, template: Box::new(template) });
+        self
+    }
+
+    /// The nodes of which agents tell, with their roles.
+    #[cfg(feature = "agents")]
+    #[must_use]
+    pub fn agents(mut self, agents: super::agents::Agents) -> Self {
+        self.sources.push(Source::Agents(Box::new(agents)));
         self
     }
 
@@ -255,8 +290,11 @@ impl RouterBuilder {
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
         let refused = |message: String| Err(Error::Settings(message));
-        if self.nodes.is_empty() || self.pool_size == 0 {
+        if (self.nodes.is_empty() && self.sources.is_empty()) || self.pool_size == 0 {
             return refused("a router needs a node, and a connection to it".to_owned());
+        }
+        if let Some(fault) = self.sources.iter().find_map(Source::fault) {
+            return refused(fault);
         }
         for (index, Address { name, config, .. }) in self.nodes.iter().enumerate() {
             if self.nodes[..index].iter().any(|other| other.name == *name) {
@@ -269,17 +307,20 @@ impl RouterBuilder {
         let dial: Arc<dyn Dial> = Arc::new(Tls(tls));
         let primary_reads = self.reads == Reads::All;
         let fleet = Arc::new(Fleet::new(self.strategy, self.lag_max, primary_reads));
+        let nursery = Nursery {
+            router: self.id.clone(),
+            fleet: fleet.clone(),
+            dial: dial.clone(),
+            limits: self.limits.clone(),
+            pool_size: self.pool_size,
+            ban: self.ban,
+        };
         for address in self.nodes {
-            let ban = address.ban.unwrap_or(self.ban);
-            let node = Arc::new(node(address, &self.id, &fleet, &dial, &self.limits, self.pool_size)?);
-            let polling = Polling {
-                fleet: fleet.clone(),
-                dial: dial.clone(),
-                connect: self.limits.connect,
-                every: self.limits.poll,
-                neighbours: None,
-            };
-            fleet.add(node, ban, |node| tokio::spawn(poll(polling, node)).abort_handle());
+            nursery.add(address, None)?;
+        }
+        let mut sources = JoinSet::new();
+        for source in self.sources {
+            sources.spawn(source.run(nursery.clone()));
         }
         let limit = self.limits.statement;
         let shared = Shared {
@@ -294,12 +335,12 @@ impl RouterBuilder {
             limits: self.limits,
             fallback: self.fallback_max.map(Semaphore::new),
         };
-        Ok(Router { shared: Arc::new(shared), limit, _tasks: Arc::new(Tasks { fleet, _sources: JoinSet::new() }) })
+        Ok(Router { shared: Arc::new(shared), limit, _tasks: Arc::new(Tasks { fleet, _sources: sources }) })
     }
 }
 
 /// A node with its pool.
-fn node(
+pub(super) fn node(
     address: Address,
     router: &str,
     fleet: &Arc<Fleet>,

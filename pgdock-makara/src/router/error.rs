@@ -33,6 +33,8 @@ pub enum Error {
     NoPrimary {
         /// How long the router waited.
         waited: Duration,
+        /// What each node is instead, or why it does not answer.
+        nodes: String,
     },
     /// No standby may answer the read, and the primary may not either: by [`Reads`](crate::Reads), or since as many
     /// reads as it takes for standbys are under way there. The statement was not sent.
@@ -93,10 +95,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Postgres(error) => match error.as_db_error() {
-                Some(refusal) => write!(f, "{}. sqlstate={}", refusal.message(), refusal.code().code()),
-                None => write!(f, "{error}"),
-            },
+            Self::Postgres(error) => f.write_str(&described(error)),
             Self::OutcomeUnknown { node, .. } => {
                 write!(f, "the primary did not answer: the statement may have had its effect. node={node}")
             }
@@ -104,7 +103,9 @@ impl fmt::Display for Error {
                 write!(f, "committed, but the wait for a standby was cancelled: a failover may lose it. node={node}")
             }
             Self::RolledBack => f.write_str("the transaction had failed before, and was rolled back"),
-            Self::NoPrimary { waited } => write!(f, "no node became the primary. waited={waited:?}"),
+            Self::NoPrimary { waited, nodes } => {
+                write!(f, "no node became the primary. waited={waited:?}, nodes=[{nodes}]")
+            }
             Self::NoReplica => f.write_str("no standby may answer, and the primary does not in its place"),
             Self::NoConnection { node, cause } => write!(f, "no connection: {cause}. node={node}"),
             Self::Timeout { node } => write!(f, "the statement took too long. node={node}"),
@@ -130,6 +131,23 @@ impl std::error::Error for Error {
             _ => None,
         }
     }
+}
+
+/// What an error says, with its cause: by itself it says little.
+pub(super) fn described(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(refusal), _) => format!("{}. sqlstate={}", refusal.message(), refusal.code().code()),
+        (None, Some(cause)) => format!("{error}: {cause}"),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// Whether an error of a connection will come again until somebody mends the settings: a wrong password, a database that
+/// does not exist, a right that is missing. (28000 is none of these: a server that was just promoted may refuse all clients
+/// for a moment, by its `pg_hba.conf`.)
+pub(super) fn is_for_good(error: &tokio_postgres::Error) -> bool {
+    let codes = [SqlState::INVALID_PASSWORD, SqlState::INVALID_CATALOG_NAME, SqlState::INSUFFICIENT_PRIVILEGE];
+    error.code().is_some_and(|code| codes.contains(code))
 }
 
 /// What the error of a statement says about its node.

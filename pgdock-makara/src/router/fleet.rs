@@ -14,7 +14,7 @@ use tokio_postgres::Config;
 
 use super::connection::Pool;
 use super::stats::NodeStats;
-use super::topology::{NodeState, Progress, Role, Topology};
+use super::topology::{NodeState, Progress, Reign, Role, Topology};
 use crate::clock::{self, Clock};
 use crate::{Balancer, BanPolicy, Blacklist, CommitToken, Strategy};
 
@@ -103,6 +103,8 @@ pub(super) struct Answer {
     pub(super) system: u64,
     /// The number of the question, by which connections know whether they are older.
     pub(super) question: u64,
+    /// When its server was started, by its own clock, to the microsecond: who says the same is the same server.
+    pub(super) started: i64,
 }
 
 /// What its agent says of a node.
@@ -121,6 +123,8 @@ struct Entry {
     timeline: Option<u32>,
     lsn: Option<u64>,
     replayed: Replayed,
+    lag: Option<(u64, Duration)>,
+    started: Option<i64>,
     ban: Blacklist,
     poll: Option<AbortHandle>,
 }
@@ -142,7 +146,7 @@ impl Entry {
 struct Entries {
     list: Vec<Entry>,
     progress: Progress,
-    primary: Option<String>,
+    reign: Option<Reign>,
     system: Option<u64>,
 }
 
@@ -232,6 +236,8 @@ impl Fleet {
             timeline: None,
             lsn: None,
             replayed: Replayed::default(),
+            lag: None,
+            started: None,
             ban,
             poll,
         });
@@ -288,7 +294,19 @@ impl Fleet {
             self.failed(node, &format!("it belongs to another cluster. system={}, expected={system}", answer.system));
             return false;
         }
-        self.change(node, |entry, _| {
+        if let Some(other) = self.same_server(node, answer.started) {
+            // Two that claim the same reign would make each other nobody.
+            self.failed(node, &format!("it is the same server as another node. node={other}"));
+            return false;
+        }
+        let now = self.now();
+        self.change(node, |entry, progress| {
+            entry.started = Some(answer.started);
+            match answer.role {
+                Role::Primary { .. } if progress.is_of(&node.name) => progress.note(now, answer.lsn),
+                Role::Standby => entry.lag = progress.lag(asked, answer.lsn),
+                _ => {}
+            }
             entry.polled = answer.role;
             (entry.timeline, entry.lsn) = (answer.timeline, Some(answer.lsn));
             entry.replayed = Replayed { lsn: answer.lsn, question: answer.question };
@@ -298,6 +316,14 @@ impl Fleet {
             }
         });
         true
+    }
+
+    /// The node before this one that is the same server under another name.
+    fn same_server(&self, node: &Arc<Node>, started: i64) -> Option<String> {
+        let entries = self.entries();
+        let before = entries.list.iter().take_while(|entry| !Arc::ptr_eq(&entry.node, node));
+        let mut same = before.filter(|entry| entry.started == Some(started) && entry.polled != Role::Unknown);
+        same.next().map(|entry| entry.node.name.clone())
     }
 
     /// Notes that a node did not answer the question for its role.
@@ -338,7 +364,7 @@ impl Fleet {
         }
     }
 
-    #[expect(dead_code, reason = "the agents are still to be asked")]
+    #[cfg(feature = "agents")]
     /// Notes what the agent of a node says, or that it says nothing any more.
     pub(super) fn told(&self, name: &str, word: Option<Word>) {
         let Some((node, _)) = self.find(name) else { return };
@@ -369,7 +395,6 @@ impl Fleet {
 
     /// Makes a new view of what is known.
     fn publish(&self, entries: &mut Entries, members_changed: bool) {
-        let now = self.now();
         let states = entries.list.iter().map(|entry| NodeState {
             name: entry.node.name.clone(),
             role: entry.role(),
@@ -379,23 +404,21 @@ impl Fleet {
                 _ => entry.timeline,
             },
             lsn: entry.lsn,
+            lag_bytes: entry.lag.map(|(bytes, _)| bytes),
+            lag: entry.lag.map(|(_, time)| time),
             banned: entry.ban.ban(0).map(|ban| ban.error.clone()),
             zone: entry.node.zone.clone(),
-            ..NodeState::default()
         });
-        let mut topology = Topology { nodes: states.collect() };
+        let mut topology = Topology { nodes: states.collect(), reign: entries.reign };
         let primary = topology.primary_index();
-        let name = primary.map(|node| topology.nodes[node].name.clone());
-        if name.is_some() && name != entries.primary {
-            entries.progress.reset();
-            entries.primary = name;
-        }
-        if let Some(lsn) = primary.and_then(|node| topology.nodes[node].lsn) {
-            entries.progress.note(now, lsn);
-        }
-        for state in topology.nodes.iter_mut().filter(|state| state.role == Role::Standby) {
-            let lag = state.lsn.and_then(|lsn| entries.progress.lag(now, lsn));
-            (state.lag_bytes, state.lag) = lag.unzip();
+        if let Some(primary) = primary {
+            let state = &topology.nodes[primary];
+            if !entries.progress.is_of(&state.name) {
+                entries.progress = Progress::of(&state.name);
+                entries.list.iter_mut().for_each(|entry| entry.lag = None);
+            }
+            entries.reign = topology.reign_of(primary);
+            topology.reign = entries.reign;
         }
         let fit = |(node, state): (usize, &NodeState)| match state.role {
             Role::Standby => state.banned.is_none() && self.lag_max.allows(state),

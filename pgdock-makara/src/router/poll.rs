@@ -8,10 +8,9 @@ use tokio::time::timeout;
 use tokio_postgres::types::PgLsn;
 
 use super::connection::{Connection, Dial, Ears};
-use super::error::{Failure, failure};
+use super::error::{Failure, described, failure};
 use super::fleet::{Answer, Fleet, Node};
 use super::topology::Role;
-use crate::Error;
 
 /// The name of the WAL file that a primary writes begins with its timeline. A standby tells the timeline that it
 /// streams to those who may see it (`pg_read_all_stats`); to others, that of its last restart point, which is late.
@@ -22,7 +21,8 @@ const ROLE: &str = "select pg_is_in_recovery(),
                        greatest((pg_control_checkpoint()).timeline_id,
                                 (pg_control_recovery()).min_recovery_end_timeline))
          else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end,
-    (pg_control_system()).system_identifier";
+    (pg_control_system()).system_identifier,
+    (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint";
 
 /// Which nodes a primary feeds, and which node a standby follows.
 const NEIGHBOURS: &str = "select host(client_addr), null::int from pg_stat_replication where client_addr is not null
@@ -55,6 +55,7 @@ pub(super) async fn poll(polling: Polling, node: Arc<Node>) {
     let mut connection = None;
     loop {
         let asked = fleet.now();
+        let mut pause = polling.every;
         match ask(&polling, &node, &mut connection).await {
             Ok(answer) => {
                 if !fleet.answered(&node, asked, answer) {
@@ -65,10 +66,12 @@ pub(super) async fn poll(polling: Polling, node: Arc<Node>) {
                 // What is still on its way would be taken for the answer to the next question.
                 connection = None;
                 fleet.failed(&node, &error);
+                // Nobody else asks a node that is in doubt.
+                pause = pause.min(polling.connect);
             }
         }
         // Sooner when somebody met an error that a new role would explain.
-        let _ = timeout(polling.every, node.asked.notified()).await;
+        let _ = timeout(pause, node.asked.notified()).await;
     }
 }
 
@@ -111,9 +114,11 @@ async fn ask(polling: &Polling, node: &Node, open: &mut Option<Connection>) -> R
         };
         tell(node, rows.iter().filter_map(host).collect());
     }
-    Ok(Answer { role, timeline, lsn, system, question })
+    let started = row.try_get(4).map_err(told)?;
+    Ok(Answer { role, timeline, lsn, system, question, started })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands where errors are mapped")]
 fn told(error: tokio_postgres::Error) -> String {
-    Error::Postgres(error).to_string()
+    described(&error)
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::types::PgLsn;
 
 use super::connection::{Connection, Lease, PoolError};
-use super::error::{Failure, failure};
+use super::error::{Failure, described, failure, is_for_good};
 use super::fleet::Node;
 use super::session::{Demand, Writing, demand};
 use super::work::Work;
@@ -69,6 +69,8 @@ struct Floor {
 struct NoClient {
     /// The node is at fault, rather than the load on it.
     gone: bool,
+    /// The settings are at fault, and no wait helps.
+    for_good: bool,
     cause: String,
 }
 
@@ -337,7 +339,10 @@ impl Shared {
             };
             match timeout_at(until, self.connect(&node)).await {
                 Ok(Ok(lease)) => return Ok((node, lease)),
-                Ok(Err(NoClient { gone, cause })) => {
+                Ok(Err(NoClient { for_good: true, cause, .. })) => {
+                    return Err(Error::NoConnection { node: node.name.clone(), cause });
+                }
+                Ok(Err(NoClient { gone, cause, .. })) => {
                     last = Some((node.name.clone(), cause));
                     if gone {
                         // Wait until another, or the same, says that it is the primary.
@@ -349,7 +354,7 @@ impl Shared {
         }
         Err(match last {
             Some((node, cause)) => Error::NoConnection { node, cause },
-            None => Error::NoPrimary { waited: wait },
+            None => Error::NoPrimary { waited: wait, nodes: self.fleet.view().topology.to_string() },
         })
     }
 
@@ -392,11 +397,17 @@ impl Shared {
             Ok(object) => Ok(Lease::new(object, self.dial.clone(), self.limits.connect)),
             Err(error) => {
                 let busy = matches!(error, PoolError::Timeout(TimeoutType::Wait));
-                let cause = if busy { "all connections are in use".to_owned() } else { error.to_string() };
+                let cause = match &error {
+                    _ if busy => "all connections are in use".to_owned(),
+                    // Its own text says no more than that there is an error of the database.
+                    PoolError::Backend(error) => described(error),
+                    error => error.to_string(),
+                };
                 if !busy {
                     self.fleet.ban(node, &cause);
                 }
-                Err(NoClient { gone: !busy, cause })
+                let for_good = matches!(&error, PoolError::Backend(error) if is_for_good(error));
+                Err(NoClient { gone: !busy, for_good, cause })
             }
         }
     }
@@ -470,36 +481,54 @@ async fn both<W: Work>(
     beside: &Beside,
     sent: &AtomicBool,
 ) -> Result<Found<W::Output>, tokio_postgres::Error> {
-    let prepared = work.prepare(connection).await?;
-    // What is sent goes out in the order in which the futures are asked first, which `join` keeps.
     match beside {
+        Beside::Replayed(lsn) => guarded(connection, work, *lsn, sent).await,
         Beside::Nothing => {
+            let prepared = work.prepare(connection).await?;
             sent.store(true, Ordering::Relaxed);
             Ok(Found::Output(work.run(connection, &prepared).await?, None))
         }
-        Beside::Replayed(lsn) => {
-            let statement = connection.prepared(REPLAYED, &[]).await?;
-            if W::STREAMS {
-                // Whoever does not get the stream could not read it to its end.
-                if !replayed(connection, &statement, *lsn).await? {
-                    return Ok(Found::Behind);
-                }
-                return Ok(Found::Output(work.run(connection, &prepared).await?, None));
-            }
-            sent.store(true, Ordering::Relaxed);
-            let (seen, output) = join(replayed(connection, &statement, *lsn), work.run(connection, &prepared)).await;
-            if !seen? {
-                return Ok(Found::Behind);
-            }
-            Ok(Found::Output(output?, None))
-        }
         Beside::Position => {
+            let prepared = work.prepare(connection).await?;
             let statement = connection.prepared(POSITION, &[]).await?;
             sent.store(true, Ordering::Relaxed);
+            // What is sent goes out in the order in which the futures are first asked, which `join` keeps.
             let (output, position) = join(work.run(connection, &prepared), position(connection, &statement)).await;
             Ok(Found::Output(output?, position.ok()))
         }
     }
+}
+
+/// Runs a read on a standby, if that has replayed so far.
+async fn guarded<W: Work>(
+    connection: &Connection,
+    work: &W,
+    lsn: u64,
+    sent: &AtomicBool,
+) -> Result<Found<W::Output>, tokio_postgres::Error> {
+    let statement = connection.prepared(REPLAYED, &[]).await?;
+    let prepared = match work.prepare(connection).await {
+        // It may be about a table that is not here yet.
+        Err(error) if error.as_db_error().is_some() => match replayed(connection, &statement, lsn).await? {
+            true => work.prepare(connection).await?,
+            false => return Ok(Found::Behind),
+        },
+        prepared => prepared?,
+    };
+    if W::STREAMS {
+        // Whoever does not get the stream could not read it to its end.
+        if !replayed(connection, &statement, lsn).await? {
+            return Ok(Found::Behind);
+        }
+        return Ok(Found::Output(work.run(connection, &prepared).await?, None));
+    }
+    sent.store(true, Ordering::Relaxed);
+    // In this order, on the way and on the server.
+    let (seen, output) = join(replayed(connection, &statement, lsn), work.run(connection, &prepared)).await;
+    if !seen? {
+        return Ok(Found::Behind);
+    }
+    Ok(Found::Output(output?, None))
 }
 
 async fn replayed(

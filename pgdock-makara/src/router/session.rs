@@ -143,6 +143,12 @@ impl Session {
         CURRENT.scope(self.clone(), future).await
     }
 
+    /// Runs a function in this session.
+    #[cfg(feature = "tower")]
+    pub(crate) fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), work)
+    }
+
     /// Spawns a task in this session.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where

@@ -27,8 +27,28 @@ fn programs() -> Option<PathBuf> {
 }
 
 impl Cluster {
+    /// Starts the first alone.
+    pub(crate) fn start_one() -> Option<Self> {
+        let cluster = Self::found()?;
+        cluster.run("initdb", &["-D", &cluster.data(0), "-U", "postgres", "--auth=trust", "--no-sync"]);
+        cluster.start_node(0);
+        Some(cluster)
+    }
+
     /// Starts both. `None`, with a word about it, where there is no PostgreSQL; with `PGDOCK_REAL=required` that fails.
     pub(crate) fn start() -> Option<Self> {
+        let cluster = Self::start_one()?;
+        let (from, port) = (HOSTS[0], cluster.port.to_string());
+        cluster.run(
+            "pg_basebackup",
+            &["-h", from, "-p", &port, "-U", "postgres", "-D", &cluster.data(1), "-R", "-c", "fast", "--no-sync"],
+        );
+        cluster.start_node(1);
+        Some(cluster)
+    }
+
+    /// A directory, and a free port.
+    fn found() -> Option<Self> {
         let Some(bin) = programs() else {
             assert!(std::env::var("PGDOCK_REAL").as_deref() != Ok("required"), "there is no PostgreSQL to test with");
             eprintln!("not run: there is no PostgreSQL to test with");
@@ -39,23 +59,14 @@ impl Cluster {
             assert!(Command::new("chown").arg("postgres").arg(directory.path()).status().unwrap().success());
         }
         let port = TcpListener::bind((HOSTS[0], 0)).unwrap().local_addr().unwrap().port();
-        let cluster = Self { directory, bin, port };
-        cluster.run("initdb", &["-D", &cluster.data(0), "-U", "postgres", "--auth=trust", "--no-sync"]);
-        cluster.start_node(0);
-        let (from, port) = (HOSTS[0], port.to_string());
-        cluster.run(
-            "pg_basebackup",
-            &["-h", from, "-p", &port, "-U", "postgres", "-D", &cluster.data(1), "-R", "-c", "fast", "--no-sync"],
-        );
-        cluster.start_node(1);
-        Some(cluster)
+        Some(Self { directory, bin, port })
     }
 
     fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    fn data(&self, node: usize) -> String {
+    pub(crate) fn data(&self, node: usize) -> String {
         self.path().join(format!("n{}", node + 1)).to_str().unwrap().to_owned()
     }
 
@@ -72,7 +83,7 @@ impl Cluster {
         command
     }
 
-    fn run(&self, program: &str, arguments: &[&str]) {
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) {
         let output = self.command(program, arguments).output().unwrap();
         assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
     }
@@ -90,6 +101,11 @@ impl Cluster {
 
     pub(crate) fn stop(&self, node: usize) {
         self.run("pg_ctl", &["-D", &self.data(node), "-m", "immediate", "-s", "-w", "stop"]);
+    }
+
+    pub(crate) fn restart(&self, node: usize) {
+        self.stop(node);
+        self.start_node(node);
     }
 
     pub(crate) fn promote(&self, node: usize) {
