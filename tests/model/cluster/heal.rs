@@ -6,7 +6,7 @@
 //! remembered, so that most ways end after a turn.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, BuildHasherDefault};
+use std::hash::BuildHasherDefault;
 use std::sync::{Mutex, PoisonError};
 
 use super::mind::{Appears, Facts, Heard};
@@ -15,7 +15,7 @@ use super::state::{Budget, NOBODY, NODES, NodeId, Right, Run, State};
 use super::told::Step;
 use super::{Cluster, canon, postgres};
 use crate::attempt::Fate;
-use crate::fast_hash::FastHasher;
+use crate::fast_hash::{FastHasher, fingerprint};
 
 /// Turns after which nobody waits any longer.
 const TURNS: usize = 100;
@@ -79,7 +79,7 @@ impl Cluster {
         let mut way = HashSet::new();
         let mut waited = false;
         for _ in 0..TURNS {
-            let id = BuildHasherDefault::<FastHasher>::default().hash_one((&now, gone, waited));
+            let id = fingerprint(&(&now, gone, waited));
             let well = match gone {
                 None => self.well(&now),
                 Some(gone) => self.writes(&now, gone),
