@@ -3,7 +3,9 @@
 use pgdock_core::decide::rules::{Rule, Rules};
 use pgdock_core::witness::record::Durability;
 
-use crate::cluster::properties::{ACKNOWLEDGED, GOES_ON, HEALS, ONE_HISTORY, ONE_LEADER, ONE_WRITER, TERMS};
+use crate::cluster::properties::{
+    ACKNOWLEDGED, GOES_ON, HEALS, NEVER_ALONE, ONE_HISTORY, ONE_LEADER, ONE_WRITER, TERMS,
+};
 use crate::cluster::state::{Budget, Members};
 use crate::cluster::{Bounds, Cluster};
 use crate::explore::{Outcome, explore};
@@ -106,6 +108,7 @@ fn worlds(deep: bool) -> Vec<World> {
             nodes,
             durability: Durability::Sync,
             acks: 1,
+            strict: false,
             begins: begins(nodes),
             terms,
             guards_last: nodes == 2 || deep,
@@ -138,7 +141,14 @@ fn worlds(deep: bool) -> Vec<World> {
             2,
             true,
             Budget { crashes: 1, restarts: 1, renewals: more, ..quiet },
-            &[Rule::StartInRecovery, Rule::KeepNames, Rule::FenceDeposed, Rule::CompareHistory, Rule::OwnTimeline],
+            &[
+                Rule::StartInRecovery,
+                Rule::KeepOut,
+                Rule::KeepNames,
+                Rule::FenceDeposed,
+                Rule::CompareHistory,
+                Rule::OwnTimeline,
+            ],
         ),
         world("rejoin", 2, 3, true, Budget { crashes: 1 + more, ..quiet }, &[]),
         telling(world(
@@ -165,6 +175,7 @@ fn worlds(deep: bool) -> Vec<World> {
             Budget { commits: 2, crashes: 2, restarts: 1, switchovers: 1, unanswered: more, ..Budget::default() },
             &[Rule::ServeTail, Rule::HoldShutdown],
         )),
+        strictly(world("strict", 2, 2, false, Budget { crashes: 1, restarts: 1, ..quiet }, &[Rule::Strict])),
         world("late", 2, 2, true, Budget { late_reports: 1, crashes: 1, ..quiet }, &[]),
         quorum("quorum", 1, quiet, &[Rule::Pledges, Rule::Detach, Rule::StayDetached, Rule::Barrier]),
         quorum("quorum of two", 2, quiet, &[Rule::Detach, Rule::StayDetached]),
@@ -184,6 +195,12 @@ fn without_guards(mut world: World) -> World {
     world
 }
 
+/// Commits rather wait than be held by the primary alone.
+fn strictly(mut world: World) -> World {
+    world.bounds.strict = true;
+    world
+}
+
 /// Both standbys guard commits, and so many of them each one.
 fn quorum(name: &'static str, acks: u8, budget: Budget, mutations: &'static [Rule]) -> World {
     let both = Members::one(1, 0).with(2, 0);
@@ -191,6 +208,7 @@ fn quorum(name: &'static str, acks: u8, budget: Budget, mutations: &'static [Rul
         nodes: 3,
         durability: Durability::Quorum,
         acks: acks.into(),
+        strict: false,
         begins: vec![(both, acks)],
         terms: 2,
         guards_last: false,
@@ -224,6 +242,7 @@ fn breaks(rule: Rule) -> &'static [&'static str] {
         Rule::FenceDeposed | Rule::CompareHistory => &[HEALS],
         Rule::OwnTimeline => &[ONE_HISTORY, HEALS],
         Rule::RelayExactly => &[TERMS],
+        Rule::Strict => &[NEVER_ALONE],
         Rule::ServeTail => &[ACKNOWLEDGED],
         Rule::ReadFirst => &[HEALS, ACKNOWLEDGED],
         Rule::HoldShutdown => &[ACKNOWLEDGED, GOES_ON],

@@ -42,6 +42,8 @@ pub struct Bounds {
     pub durability: Durability,
     /// How many standbys shall hold each.
     pub acks: u32,
+    /// Commits rather wait than be held by the primary alone.
+    pub strict: bool,
     /// The sync sets that it begins with, each with its a.
     pub begins: Vec<(Members, u8)>,
     /// Terms at most.
@@ -72,7 +74,7 @@ impl Cluster {
     /// break long before a commit is lost.
     #[must_use]
     pub fn new(bounds: Bounds, rules: Rules, strict: bool) -> Self {
-        let mind = Mind::new(bounds.nodes, bounds.durability, bounds.acks, rules);
+        let mind = Mind::new(&bounds, rules);
         Self { bounds, mind, strict, healed: Healed::default() }
     }
 
@@ -162,6 +164,6 @@ impl Model for Cluster {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all(self.strict, self.bounds.heal)
+        properties::all(self.strict, &self.bounds)
     }
 }

@@ -253,6 +253,7 @@ impl State {
             }
             (Job::StartPrimary, Run::Stopped) => {
                 node.reign = term;
+                node.closed = true;
                 self.becomes_primary(n);
             }
             (Job::Detach(pledge), Run::Standby) => self.detach(n, pledge),
@@ -263,6 +264,7 @@ impl State {
             (Job::Promote(names, timeline), Run::Standby) if node.upstream.is_none() && node.promoting.is_none() => {
                 node.reign = term;
                 node.names = names;
+                node.closed = !names.members.is_empty();
                 node.promoting = Some((names, timeline));
                 node.agent.job = Some(job);
             }
@@ -277,6 +279,7 @@ impl State {
                 }
                 node.agent.job = Some(job);
             }
+            (Job::Admit, Run::Primary) => node.closed = false,
             (Job::TakeBarrier(from_none), Run::Primary)
                 if settled && (!from_none || node.waits == (node.names.count > 0)) =>
             {

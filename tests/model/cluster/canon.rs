@@ -51,6 +51,7 @@ fn tidy(node: &mut Node) {
     if !leads {
         node.reign = 0;
         node.began = 0;
+        node.closed = false;
         if node.run == Run::Standby || !node.was_primary {
             node.names = Default::default();
         }

@@ -15,6 +15,7 @@ use pgdock_core::node::{Incarnation, Member};
 use pgdock_core::view::{MemberPolicy, Order as CoreOrder, Policy, View};
 use pgdock_core::witness::record::Durability;
 
+use super::Bounds;
 use super::state::{Agent, Doc, Job, LIVES, NOBODY, NODES, Node, NodeId, Order, Report, Run, name};
 use super::told::Decided;
 use crate::known::Known;
@@ -92,9 +93,10 @@ pub(super) struct Mind {
 }
 
 impl Mind {
-    /// Agents of so many nodes, under some rules.
+    /// The agents of a world, under some rules.
     #[must_use]
-    pub(super) fn new(nodes: usize, durability: Durability, acks: u32, rules: Rules) -> Self {
+    pub(super) fn new(bounds: &Bounds, rules: Rules) -> Self {
+        let Bounds { nodes, durability, acks, strict, .. } = *bounds;
         let names: Vec<_> = (0..3).map(|n| NodeName::new(name(n)).expect("a letter and a digit")).collect();
         let member = |(i, node): (usize, &NodeName)| {
             let life = move |life| u32::try_from(i).unwrap_or(0) * 16 + u32::from(life);
@@ -106,7 +108,7 @@ impl Mind {
             cluster: "model".into(),
             durability,
             acks,
-            strict: false,
+            strict,
             heartbeat: Duration::ZERO,
             ttl: STEP / 2,
             margin: STEP / 10,
@@ -250,6 +252,7 @@ impl Mind {
         Some(match action {
             Action::StartStandby { .. } => Job::StartStandby,
             Action::StartPrimary => Job::StartPrimary,
+            Action::AdmitClients => Job::Admit,
             Action::Detach { pledge } => Job::Detach(pledge.map(|v| version(&v))),
             Action::Attach { upstream } => Job::Attach(self.node(&upstream)),
             Action::Promote { names, timeline } => Job::Promote(self.names(&names), position(timeline.0.into())),

@@ -21,7 +21,7 @@ pub(super) fn steps(s: &State, n: NodeId, add: &mut impl FnMut(Step, State)) {
 
 fn primary(s: &State, n: NodeId, add: &mut impl FnMut(Step, State)) {
     let node = s.node(n);
-    if !node.stopping && s.left.commits > 0 {
+    if !node.stopping && !node.closed && s.left.commits > 0 {
         let mut t = *s;
         t.left.commits -= 1;
         let record = Record::new(n, node.wal.timeline(), Kind::Commit);
@@ -192,11 +192,12 @@ impl State {
     /// be acknowledged counts as acknowledged.
     pub(super) fn acknowledge(&mut self) {
         for node in self.nodes {
-            if node.run != Run::Primary || node.stopping {
+            if node.run != Run::Primary || node.stopping || node.closed {
                 continue;
             }
             let upto = (node.began + 1..=node.wal.end()).rev().find(|at| lets_go(&node, *at));
-            for position in node.began + 1..=upto.unwrap_or(0) {
+            // What was recovered can be read by now, whether it was acknowledged or not.
+            for position in 1..=upto.unwrap_or(node.began) {
                 let record = node.wal.at(position).unwrap_or_default();
                 let acked = Acked { position, record, term: node.reign };
                 let known = self.acked.iter().any(|a| a.position == position && a.record == record);

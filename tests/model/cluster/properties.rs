@@ -2,12 +2,12 @@
 
 use stateright::Property;
 
-use super::Cluster;
 use super::postgres::releases;
-use super::state::{NodeId, Run, State};
+use super::state::{Node, NodeId, Run, State};
+use super::{Bounds, Cluster};
 
 /// `sync`: what was acknowledged is in the WAL of every later primary.
-pub const ACKNOWLEDGED: &str = "what was acknowledged, every later primary holds";
+pub const ACKNOWLEDGED: &str = "what was acknowledged or seen, every later primary holds";
 /// Two nodes can never acknowledge at once.
 pub const ONE_WRITER: &str = "no two nodes can acknowledge";
 /// A term has one leader.
@@ -24,8 +24,11 @@ pub const HEALS: &str = "when faults stop, the cluster heals";
 /// A node that is gone for good stops nobody who may lead without it.
 pub const GOES_ON: &str = "with one node gone, whoever may lead does";
 
+/// `strict`: rather than that, they wait.
+pub const NEVER_ALONE: &str = "no commit is acknowledged by the primary alone";
+
 /// The properties. `strict`: with those that only imply that commits survive.
-pub(super) fn all(strict: bool, heal: bool) -> Vec<Property<Cluster>> {
+pub(super) fn all(strict: bool, bounds: &Bounds) -> Vec<Property<Cluster>> {
     let mut all = vec![
         Property::always(ACKNOWLEDGED, |_, s| acknowledged(s)),
         Property::always(ONE_WRITER, |_, s| one_writer(s)),
@@ -33,7 +36,10 @@ pub(super) fn all(strict: bool, heal: bool) -> Vec<Property<Cluster>> {
         Property::always(TERMS, |_, s: &State| s.broken != Some(TERMS)),
         Property::always(ONE_HISTORY, |_, s: &State| s.broken != Some(ONE_HISTORY)),
     ];
-    if heal {
+    if bounds.strict {
+        all.push(Property::always(NEVER_ALONE, |_, s: &State| !s.nodes.iter().any(alone)));
+    }
+    if bounds.heal {
         all.push(Property::always(HEALS, |model: &Cluster, s| model.heals(s)));
         all.push(Property::always(GOES_ON, |model: &Cluster, s| model.goes_on(s)));
     }
@@ -51,7 +57,15 @@ fn acknowledged(s: &State) -> bool {
 /// Whether a commit made now can be acknowledged: by those that still receive it.
 pub(super) fn can_acknowledge(s: &State, n: NodeId) -> bool {
     let node = s.node(n);
-    node.run == Run::Primary && !node.stopping && (!node.waits || releases(node, |sender| sender.attached))
+    node.run == Run::Primary
+        && !node.stopping
+        && !node.closed
+        && (!node.waits || releases(node, |sender| sender.attached))
+}
+
+/// Whether commits on a node wait for nobody.
+fn alone(node: &Node) -> bool {
+    node.run == Run::Primary && !node.closed && !node.stopping && !node.waits
 }
 
 fn one_writer(s: &State) -> bool {

@@ -290,6 +290,8 @@ pub enum Job {
     Rewind(NodeId),
     /// Copy a primary.
     Clone(NodeId),
+    /// Let clients in.
+    Admit,
     /// Take the end of the WAL that a primary left when it crashed.
     TakeTail(NodeId),
 }
@@ -369,8 +371,10 @@ pub struct Node {
     pub promoting: Option<(Names, u8)>,
     /// A shutdown in order is under way.
     pub stopping: bool,
-    /// Where its WAL ended when it began to be primary: what lies before it acknowledges no more.
+    /// Where its WAL ended when it began to be primary: what lies before it acknowledges no more, but clients see it.
     pub began: u8,
+    /// No client is let in yet.
+    pub closed: bool,
     /// The names of before, which some process still uses.
     pub names_before: Names,
     /// Commits wait for somebody: what the checkpointer tells backends.

@@ -137,6 +137,7 @@ fn wanted(job: &Job) -> String {
         Job::Stop => "stop in order".into(),
         Job::Rewind(from) => format!("rewind to {}", name(*from)),
         Job::Clone(from) => format!("copy {}", name(*from)),
+        Job::Admit => "let clients in".into(),
         Job::TakeTail(from) => format!("take the end of the WAL of {}", name(*from)),
     }
 }
@@ -165,6 +166,7 @@ fn node(n: NodeId, node: &Node) -> String {
     let mut said = vec![match node.run {
         Run::Stopped => "stopped".to_owned(),
         Run::Standby => node.upstream.map_or("detached".into(), |u| format!("standby of {}", name(u))),
+        Run::Primary if node.closed => format!("primary without clients, names {}", node.names),
         Run::Primary => format!("primary, names {}", node.names),
     }];
     let kind = |r: &Record| format!("{}{}", if r.is_commit() { "c" } else { "-" }, r.timeline());

@@ -170,7 +170,7 @@ impl Mind {
                     history: history(here.wal.timeline(), here.wal.forks()),
                     names: self.core_names(here.names),
                     names_settled: settled,
-                    closed: false,
+                    closed: here.closed,
                     senders,
                     slots: BTreeSet::new(),
                 })
@@ -181,6 +181,7 @@ impl Mind {
             incarnation: Some(self.member(node, here.life).incarnation),
             postgres,
             progress,
+            closed_at: here.closed.then_some(Lsn(here.began.into())),
             primary_since: (here.run == Run::Primary).then_some(LONG_AGO),
             ..Local::default()
         }
@@ -241,6 +242,7 @@ fn task(job: Job) -> Task {
         Job::Stop => Task::Stop,
         Job::Rewind(..) => Task::Rewind,
         Job::Clone(_) => Task::Clone,
+        Job::Admit => Task::AdmitClients,
         Job::TakeTail(_) => Task::TakeTail,
     }
 }
