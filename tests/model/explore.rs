@@ -299,8 +299,8 @@ mod tests {
         for threads in [1, 3] {
             let outcome = explore(Counting { never: 201 }, threads);
             assert!(outcome.found.is_none());
-            // From 0 to 200 there are 67 steps of three and less; the last level is the 68th.
-            assert_eq!((outcome.states, outcome.steps, outcome.depth), (201, 400, 69), "{threads}");
+            // To the beginning, then by one to all from 1 on, by three to all from 3 on; 200 is 66 threes and 2 ones away.
+            assert_eq!((outcome.states, outcome.steps, outcome.depth), (201, 1 + 200 + 198, 69), "{threads}");
         }
     }
 
