@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_postgres::types::{BorrowToSql, ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
+use tracing::Instrument;
 
 use crate::{Classifier, Decision, PinTo, Target};
 
@@ -309,7 +310,13 @@ impl Router {
 
     async fn run<S: Sql + ?Sized, W: Work>(&self, sql: &S, work: &W) -> Result<Ran<W::Output>, Error> {
         let decision: Decision = sql.decision(&self.shared.classifier);
-        self.shared.run(decision, work, self.limit).await
+        let span = tracing::debug_span!(
+            "statement",
+            router = self.shared.id,
+            target = ?decision.target,
+            reason = decision.reason.as_str(),
+        );
+        self.shared.run(decision, work, self.limit).instrument(span).await
     }
 }
 

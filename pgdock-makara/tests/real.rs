@@ -15,6 +15,8 @@ mod author;
 mod borrowed;
 #[path = "real/cluster.rs"]
 mod cluster;
+#[path = "real/makara.rs"]
+mod makara;
 #[path = "real/roles.rs"]
 mod roles;
 #[path = "real/sessions.rs"]

@@ -447,3 +447,6 @@ impl Fleet {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

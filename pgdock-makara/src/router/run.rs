@@ -144,6 +144,7 @@ impl Shared {
             match attempt {
                 Attempt::Done(output, _) => {
                     node.stats.reads.increment();
+                    tracing::trace!(node = %node.name, "a standby answered");
                     return Ok(Ran { output, lease, node });
                 }
                 Attempt::Behind | Attempt::Unconfirmed => {}
