@@ -77,9 +77,9 @@ pub(super) async fn poll(polling: Polling, node: Arc<Node>) {
 
 async fn ask(polling: &Polling, node: &Node, open: &mut Option<Connection>) -> Result<Answer, String> {
     if open.as_ref().is_none_or(|connection| connection.is_closed()) {
-        let fleet = polling.fleet.clone();
-        let name = node.name.clone();
-        let ears = Ears { hot_standby: Arc::new(move |standby| fleet.heard(&name, standby)), notifications: None };
+        // What this connection says of the role is asked for in a moment. To be told as well would call for another
+        // question, and so on without a pause where the answer is refused.
+        let ears = Ears { hot_standby: Arc::new(|_| {}), notifications: None };
         let dialed = timeout(polling.connect, polling.dial.dial(node.address.clone(), ears)).await;
         *open = Some(dialed.map_err(|_| "no connection in time".to_owned())?.map_err(told)?);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Config;
 
@@ -144,22 +145,23 @@ async fn discover(nursery: &Nursery, seeds: &[String], template: Config) {
             }
         }
     });
-    for seed in seeds {
-        let mut pause = Duration::from_millis(100);
-        // The first that answers tells of the others.
-        while nursery.fleet.view().topology.standbys().next().is_none() {
-            match timeout(nursery.limits.connect, lookup_host(seed)).await {
-                Ok(Ok(sockets)) => {
+    let mut lookups = JoinSet::new();
+    for seed in seeds.iter().cloned() {
+        let (found, connect) = (found.clone(), nursery.limits.connect);
+        lookups.spawn(async move {
+            let mut pause = Duration::from_millis(100);
+            loop {
+                if let Ok(Ok(sockets)) = timeout(connect, lookup_host(&seed)).await {
                     for socket in sockets {
-                        nursery.at(None, socket, &template, Some(tell.clone()));
+                        let _ = found.send(socket).await;
                     }
-                    break;
+                    return;
                 }
-                _ => tracing::warn!(seed, "a seed has no address"),
+                tracing::warn!(seed, "a seed has no address");
+                sleep(pause).await;
+                pause = (pause * 2).min(connect);
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(nursery.limits.connect);
-        }
+        });
     }
     while let Some(socket) = next.recv().await {
         nursery.at(None, socket, &template, Some(tell.clone()));

@@ -26,9 +26,13 @@ fn both(topology: &Topology) -> bool {
 async fn nodes_are_found_by_one_of_them_and_by_name() {
     let Some(cluster) = Cluster::start() else { return };
     let [primary, standby] = HOSTS.map(|host| format!("{host}:{}", cluster.port));
-    // A standby tells whom it follows. (The other direction shows the address that a standby connects from, which on a
+    // A standby tells whom it follows, and a seed that is gone keeps nobody from asking it. (The other direction shows the address that a standby connects from, which on a
     // loopback device is not the one that it listens on.)
-    let router = Router::builder().discover([&standby], template()).limits(limits()).build(NoTls).unwrap();
+    let router = Router::builder()
+        .discover(["nowhere.invalid:5432", &standby], template())
+        .limits(limits())
+        .build(NoTls)
+        .unwrap();
     until(&router, "both nodes", both).await;
     assert_eq!(leader(&router.topology()), Some(primary.as_str()));
     let named = |name: &str| router.topology().nodes.iter().filter(|node| node.name == name).count();
