@@ -124,7 +124,7 @@ fn worlds(deep: bool) -> Vec<World> {
             "partition",
             3,
             2,
-            deep,
+            true,
             Budget { renewals: more, ..quiet },
             &[
                 Rule::Detach,
@@ -177,8 +177,8 @@ fn worlds(deep: bool) -> Vec<World> {
         )),
         strictly(world("strict", 2, 2, false, Budget { crashes: 1, restarts: 1, ..quiet }, &[Rule::Strict])),
         world("late", 2, 2, true, Budget { late_reports: 1, crashes: 1, ..quiet }, &[]),
-        quorum("quorum", 1, quiet, &[Rule::Pledges, Rule::Detach, Rule::StayDetached, Rule::Barrier]),
-        quorum("quorum of two", 2, quiet, &[Rule::Detach, Rule::StayDetached]),
+        quorum("quorum", 1, true, quiet, &[Rule::Pledges, Rule::Detach, Rule::StayDetached, Rule::Barrier]),
+        quorum("quorum of two", 2, deep, quiet, &[Rule::Detach, Rule::StayDetached]),
     ]
 }
 
@@ -202,7 +202,7 @@ fn strictly(mut world: World) -> World {
 }
 
 /// Both standbys guard commits, and so many of them each one.
-fn quorum(name: &'static str, acks: u8, budget: Budget, mutations: &'static [Rule]) -> World {
+fn quorum(name: &'static str, acks: u8, heal: bool, budget: Budget, mutations: &'static [Rule]) -> World {
     let both = Members::one(1, 0).with(2, 0);
     let bounds = Bounds {
         nodes: 3,
@@ -213,7 +213,7 @@ fn quorum(name: &'static str, acks: u8, budget: Budget, mutations: &'static [Rul
         terms: 2,
         guards_last: false,
         tells: false,
-        heal: false,
+        heal,
         budget,
     };
     World { name, bounds, mutations }
@@ -221,16 +221,17 @@ fn quorum(name: &'static str, acks: u8, budget: Budget, mutations: &'static [Rul
 
 fn cluster_checks(world: World) -> Vec<Check> {
     let World { name, bounds, mutations } = world;
-    let run = |rules, strict| -> Box<dyn Fn(usize) -> Outcome + Send + Sync> {
-        let bounds = bounds.clone();
+    let run = |rules, strict, heal| -> Box<dyn Fn(usize) -> Outcome + Send + Sync> {
+        let bounds = Bounds { heal: bounds.heal && heal, ..bounds.clone() };
         Box::new(move |threads| explore(Cluster::new(bounds.clone(), rules, strict), threads))
     };
-    let mut all = vec![Check { world: name, dropped: None, breaks: &[], run: run(Rules::default(), true) }];
+    let mut all = vec![Check { world: name, dropped: None, breaks: &[], run: run(Rules::default(), true, true) }];
     all.extend(mutations.iter().map(|rule| Check {
         world: name,
         dropped: Some(format!("{rule:?}")),
         breaks: breaks(*rule),
-        run: run(Rules::without(*rule), false),
+        // Whether it heals is looked at where that is what breaks; elsewhere it could break before a commit is lost.
+        run: run(Rules::without(*rule), false, breaks(*rule).iter().any(|b| [HEALS, GOES_ON].contains(b))),
     }));
     all
 }
