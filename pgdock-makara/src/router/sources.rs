@@ -146,8 +146,8 @@ async fn discover(nursery: &Nursery, seeds: &[String], template: Config) {
         }
     });
     let mut lookups = JoinSet::new();
-    for seed in seeds.iter().cloned() {
-        let (found, connect) = (found.clone(), nursery.limits.connect);
+    for seed in seeds {
+        let (seed, found, connect) = (seed.clone(), found.clone(), nursery.limits.connect);
         lookups.spawn(async move {
             let mut pause = Duration::from_millis(100);
             loop {
