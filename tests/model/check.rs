@@ -178,7 +178,7 @@ fn worlds(deep: bool) -> Vec<World> {
         strictly(world("strict", 2, 2, false, Budget { crashes: 1, restarts: 1, ..quiet }, &[Rule::Strict])),
         world("late", 2, 2, true, Budget { late_reports: 1, crashes: 1, ..quiet }, &[]),
         quorum("quorum", 1, true, quiet, &[Rule::Pledges, Rule::Detach, Rule::StayDetached, Rule::Barrier]),
-        quorum("quorum of two", 2, deep, quiet, &[Rule::Detach, Rule::StayDetached]),
+        quorum("quorum of two", 2, deep, quiet, &[Rule::Detach]),
     ]
 }
 
