@@ -134,6 +134,10 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for node in 0..2 {
+            // One that a test froze, and did not come to thaw, would not stop.
+            if Path::new(&self.data(node)).join("postmaster.pid").exists() {
+                self.signal(node, "-CONT");
+            }
             let _ = self.command("pg_ctl", &["-D", &self.data(node), "-m", "immediate", "-s", "stop"]).output();
         }
     }
