@@ -111,6 +111,11 @@ impl BucketWitness {
         let (status, code) = (answer.status.as_u16(), if answer.code.is_empty() { "none" } else { &answer.code });
         let told = |what: &str| format!("{what}. {}, status={status}, code={code}", self.shown());
         let error = match answer.status {
+            // S3 and its kin sign the time, and refuse what is more than 15 minutes off.
+            _ if answer.code == "RequestTimeTooSkewed" => {
+                Error::unavailable(told("the clock of this machine is wrong, by what the store of the witness says"))
+                    .hint("set the clock, and keep it with chrony or systemd-timesyncd")
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Error::invalid(told("the bucket of the witness refuses these credentials"))
                     .hint("check the credentials file, and what its owner may do: docs/witness.md")
@@ -349,5 +354,36 @@ fn store(config: BucketConfig) -> object_store::Result<Arc<dyn ObjectStore>> {
             }
             Ok(Arc::new(builder.build()?))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_clock_that_is_wrong_is_not_taken_for_wrong_credentials() {
+        let bucket = BucketWitness::new(BucketConfig {
+            provider: Provider::S3,
+            bucket: "b".into(),
+            key: "k".into(),
+            endpoint: Some("https://127.0.0.1:1".into()),
+            region: Some("r".into()),
+            account: None,
+            credentials: [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned().into()))
+                .into(),
+            tls: Tls::default(),
+            pinned: None,
+        })
+        .unwrap();
+        let said = |code: &str| {
+            bucket.refused(&Answer { status: StatusCode::FORBIDDEN, code: code.into(), message: String::new() })
+        };
+        let skewed = said("RequestTimeTooSkewed");
+        assert!(skewed.kind() == ErrorKind::Unavailable && skewed.to_string().contains("clock"), "{skewed}");
+        let denied = said("AccessDenied");
+        assert!(denied.kind() == ErrorKind::Invalid && denied.to_string().contains("credentials"), "{denied}");
     }
 }
