@@ -102,7 +102,8 @@ doc: ## Build the API documentation and check the rest; a broken link is an erro
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-lint: ## Formatting and clippy, with warnings denied; changes nothing
+lint: ## Formatting, units and clippy, with warnings denied; changes nothing
+	@scripts/check-units.sh
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 

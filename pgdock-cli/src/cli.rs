@@ -63,6 +63,7 @@ pub(crate) enum Command {
     Init(commands::init::InitArgs),
     Demo(commands::demo::DemoArgs),
     Up(commands::up::UpArgs),
+    Bootstrap(commands::bootstrap::BootstrapArgs),
     Down(commands::down::DownArgs),
     Status(commands::status::StatusArgs),
     Events(commands::events::EventsArgs),

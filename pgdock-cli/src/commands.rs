@@ -1,6 +1,7 @@
 //! The commands: one file each, its arguments and what it does.
 
 pub(crate) mod agent;
+pub(crate) mod bootstrap;
 pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod deadman;
@@ -34,6 +35,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Init(args) => init::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
         Command::Up(args) => up::run(context, args).await,
+        Command::Bootstrap(args) => bootstrap::run(context, args).await,
         Command::Down(args) => down::run(context, args).await,
         Command::Status(args) => status::run(context, args).await,
         Command::Events(args) => events::run(context, args).await,

@@ -1,5 +1,6 @@
 //! [`Context`]: what commands share: where the settings are, and how to make a handle from them.
 
+use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
 
 use pgdock_core::{Cluster, Error, NodeName, Result, Settings};
@@ -61,4 +62,24 @@ pub(crate) fn chosen(settings: &Settings, named: &[NodeName]) -> Result<Vec<Node
     }
     let all = settings.nodes.keys();
     Ok(if named.is_empty() { all.cloned().collect() } else { all.filter(|n| named.contains(n)).cloned().collect() })
+}
+
+/// Refuses to found a cluster of several machines on a file. Each would see one of its own, and believe itself alone.
+pub(crate) fn shares_its_witness(settings: &Settings) -> Result<()> {
+    if settings.witness.file().is_none() {
+        return Ok(());
+    }
+    let is_here = |address: &str| {
+        (address, 0).to_socket_addrs().is_ok_and(|mut all| all.any(|at| std::net::UdpSocket::bind(at).is_ok()))
+    };
+    let elsewhere: Vec<_> =
+        settings.nodes.iter().filter(|(_, node)| !is_here(&node.address)).map(|(name, _)| name.as_str()).collect();
+    if elsewhere.is_empty() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the witness is a file, which other machines do not see. key=witness.url, elsewhere={}",
+        elsewhere.join(",")
+    ))
+    .hint("name a bucket, etcd, or a PostgreSQL outside the cluster: docs/witness.md"))
 }

@@ -12,6 +12,7 @@ mod exit;
 mod local;
 mod output;
 mod sql;
+mod wait;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use pgdock_core::scaffold::Scaffold;
 use pgdock_core::{NodeName, Result, witness};
 
 use crate::cli::{Change, Format};
-use crate::context::{Context, chosen};
+use crate::context::{Context, chosen, shares_its_witness};
 use crate::exit::Exit;
 use crate::output::{self, progress};
 use crate::{local, output::status};
@@ -31,6 +31,7 @@ pub(crate) struct UpArgs {
 pub(crate) async fn run(context: &Context, args: UpArgs) -> Result<Exit> {
     let settings = context.settings()?;
     let nodes = chosen(&settings, &args.nodes)?;
+    shares_its_witness(&settings)?;
     let witness = witness::open(&settings.witness, &settings.cluster.name)?;
     let founded = witness.read().await?.is_some();
     let running: Vec<_> =

@@ -184,7 +184,9 @@ pub fn failover(status: &ClusterStatus, to: &NodeName, allow_data_loss: bool) ->
             .hint(format!("use `pgdock switchover --to {to}`")));
     }
     if status.term.is_none() {
-        return Err(Error::not_ready("the cluster was not founded yet").hint("`pgdock up` founds it"));
+        return Err(
+            Error::not_ready("the cluster was not founded yet").hint("`pgdock up`, or `pgdock bootstrap`, founds it")
+        );
     }
     let node = known(status, to)?;
     if node.role != Role::Standby {
@@ -260,6 +262,27 @@ pub fn up(founded: bool, first: &NodeName, nodes: &[NodeName], running: &[NodeNa
         steps.push(Step::AwaitStreaming { nodes: nodes.to_vec() });
     }
     Plan { steps }
+}
+
+/// Found the cluster on `first`, where that was not done yet. All agents run already, each on its own machine.
+///
+/// # Errors
+/// `NotReady` when an agent does not answer.
+pub fn bootstrap(status: &ClusterStatus, first: &NodeName) -> Result<Plan> {
+    known(status, first)?;
+    let nodes: Vec<NodeName> = status.nodes.iter().map(|n| n.name.clone()).collect();
+    if status.term.is_some() {
+        return Ok(Plan { steps: vec![Step::AwaitStreaming { nodes }] });
+    }
+    let silent: Vec<_> = status.nodes.iter().filter(|n| !n.reachable).map(|n| n.name.as_str()).collect();
+    if !silent.is_empty() {
+        return Err(Error::not_ready(format!("the agents of these nodes do not answer. nodes={}", silent.join(",")))
+            .hint("start `pgdock agent --node NODE` on each node's machine first: docs/several-machines.md")
+            .hint(
+                "their ports must be open to this machine, and `secrets/` here and there from the same `pgdock init`",
+            ));
+    }
+    Ok(Plan { steps: vec![Step::Bootstrap { node: first.clone() }, Step::AwaitStreaming { nodes }] })
 }
 
 /// Stop these nodes: standbys first, the leader last. A leader that leaves others behind hands over first,

@@ -50,7 +50,8 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     match &view.local.postgres {
         Postgres::Empty if view.busy.is_none() => d.want(Action::Bootstrap),
         Postgres::Stopped(stopped) if view.durable.bootstrapping => create(view, d, stopped),
-        Postgres::Stopped(_) | Postgres::Standby(_) | Postgres::Primary(_) => {
+        // While it is being made it is seen already, and the mark that it was made for this is not.
+        Postgres::Stopped(_) | Postgres::Standby(_) | Postgres::Primary(_) if view.busy.is_none() => {
             d.verdict = Some(Verdict::Refused(
                 "there is no witness document, but there is a data directory: a new cluster needs an empty one".into(),
             ));

@@ -153,6 +153,67 @@ async fn a_cluster_from_init_to_down() {
     until("nothing runs any more", SOON, async || shell.running().is_empty()).await.expect("it is down");
 }
 
+/// As docs/several-machines.md has it: each node has a folder of its own with its secrets and no others', and the cluster is
+/// founded over the network.
+#[tokio::test]
+async fn nodes_that_have_their_own_folders_are_founded_from_a_third() {
+    if !available() {
+        return;
+    }
+    let shell = Shell::new().expect("a folder");
+    let dir = shell.dir.path().to_owned();
+    shell.done("init office --node n1=127.0.0.233 --node n2=127.0.0.234 --postgres-port 54320 --agent-port 57432").await;
+    let file = dir.join("office/cluster.toml");
+    let text = std::fs::read_to_string(&file).expect("it is there");
+    let root = format!("[cluster]\nroot = \"{}\"", dir.join("var").display());
+    let text = text.replacen("[cluster]", &root, 1);
+    let witness = format!("[witness]\nurl = \"file:{}\"\n#", dir.join("witness/document.json").display());
+    std::fs::write(&file, text.replacen("[witness]", &witness, 1)).expect("it can be written");
+
+    let early = shell.pgdock("--config office bootstrap").await;
+    assert!(!early.status.success() && said(&early).contains("do not answer. nodes=n1,n2"), "{}", said(&early));
+
+    let mut agents = Vec::new();
+    for (node, other) in [("n1", "n2"), ("n2", "n1")] {
+        let copied = tokio::process::Command::new("cp")
+            .args(["-a", "office", node])
+            .current_dir(&dir)
+            .status()
+            .await
+            .expect("it can be run");
+        assert!(copied.success());
+        for secret in ["ca.key".to_owned(), format!("{other}.key"), format!("{other}.crt")] {
+            std::fs::remove_file(dir.join(node).join("secrets").join(secret)).expect("it is there");
+        }
+        let log = std::fs::File::create(dir.join(format!("{node}.log"))).expect("it can be made");
+        let mut agent = tokio::process::Command::new(&shell.program);
+        agent.args(["--config", node, "agent", "--node", node]).current_dir(&dir).stdin(Stdio::null());
+        agent.stdout(log.try_clone().expect("a file")).stderr(log).kill_on_drop(true);
+        agents.push(agent.spawn().expect("it can be run"));
+    }
+    let both = async || {
+        let plan = shell.pgdock("--config office bootstrap n2 --dry-run").await;
+        plan.status.success()
+    };
+    until("both agents answer", SOON, both).await.expect("they do");
+    let first = shell.json("--config office bootstrap n2").await;
+    assert_eq!((first["leader"].as_str(), &first["sync_set"]), (Some("n2"), &serde_json::json!(["n1"])), "{first}");
+    // It is done, and says so from everywhere.
+    shell.done("--config n1 bootstrap").await;
+    shell.done("--config office switchover --to n1").await;
+    let counted = shell.json("--config office smoke-test --rows 10").await;
+    assert_eq!(counted[0]["node"], "n1", "{counted}");
+
+    for agent in agents.iter().rev() {
+        let pid = agent.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())).expect("it runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+    for mut agent in agents {
+        assert!(agent.wait().await.expect("it ends").success());
+    }
+    until("nothing runs any more", SOON, async || shell.running().is_empty()).await.expect("all have ended");
+}
+
 /// Checks the shape that programs rely on.
 async fn status(shell: &Shell) {
     let status = shell.json("status").await;

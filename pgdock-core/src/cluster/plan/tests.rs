@@ -94,6 +94,25 @@ fn up_leaves_alone_what_runs() {
 }
 
 #[test]
+fn a_cluster_is_founded_once_and_when_all_agents_answer() {
+    let mut new = healthy();
+    (new.term, new.leader) = (None, None);
+    let plan = bootstrap(&new, &name("n2")).unwrap();
+    assert_eq!(
+        words(&plan),
+        [
+            "found the cluster on n2: first data directory, witness document",
+            "wait until there is a primary, and all others of n1, n2, n3 stream"
+        ]
+    );
+    assert_eq!(words(&bootstrap(&healthy(), &name("n2")).unwrap()), words(&plan)[1..]);
+    assert_eq!(bootstrap(&new, &name("n9")).unwrap_err().kind(), ErrorKind::Invalid);
+    new.nodes[2].reachable = false;
+    let error = bootstrap(&new, &name("n2")).unwrap_err();
+    assert!(error.kind() == ErrorKind::NotReady && error.to_string().contains("nodes=n3"), "{error}");
+}
+
+#[test]
 fn down_takes_the_leader_last() {
     let all = names(&["n1", "n2", "n3"]);
     let plan = down(&healthy(), &all, &all, false).unwrap();

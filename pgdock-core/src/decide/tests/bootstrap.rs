@@ -1,7 +1,7 @@
 use super::support::*;
 use crate::Term;
 use crate::decide::{Action, Verdict, decide};
-use crate::view::{Order, Postgres, View};
+use crate::view::{Order, Postgres, Task, View};
 
 /// A node that is told to found a cluster of which there is nothing yet.
 fn founder() -> View {
@@ -42,6 +42,14 @@ fn a_data_directory_that_was_not_made_for_it_founds_no_cluster() {
     let d = decide(&view);
     assert!(matches!(&d.verdict, Some(Verdict::Refused(why)) if why.contains("needs an empty one")), "{d:?}");
     assert_eq!(swapped(&d), None);
+}
+
+#[test]
+fn a_data_directory_that_is_still_being_made_is_waited_for() {
+    let mut view = founder();
+    view.local.postgres = Postgres::Stopped(stopped(true));
+    view.busy = Some((Task::Bootstrap, NOW));
+    assert_eq!(decide(&view).verdict, None);
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! `pgdock bootstrap`
+
+use std::time::Duration;
+
+use clap::Args;
+use pgdock_core::cluster::plan::{self, Step};
+use pgdock_core::{Error, NodeName, Result};
+
+use crate::cli::{Change, Format};
+use crate::context::{Context, shares_its_witness};
+use crate::exit::Exit;
+use crate::output::{self, progress, status};
+use crate::{local, wait};
+
+/// Found a cluster whose agents run already, each on a machine of its own
+///
+/// The first node makes a data directory and the witness's document; the others copy it. Ends once there is a primary and
+/// the nodes stream from it. Called again, it only waits for that.
+#[derive(Debug, Args)]
+pub(crate) struct BootstrapArgs {
+    /// The first node [default: the one with the highest priority]
+    node: Option<NodeName>,
+    /// How long to wait until all is well, in seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    timeout: u64,
+    #[command(flatten)]
+    change: Change,
+}
+
+pub(crate) async fn run(context: &Context, args: BootstrapArgs) -> Result<Exit> {
+    let cluster = context.cluster().await?;
+    let settings = cluster.settings();
+    shares_its_witness(settings)?;
+    let nodes: Vec<NodeName> = settings.nodes.keys().cloned().collect();
+    let first = match args.node {
+        Some(node) => node,
+        None => local::first_node(settings, &nodes)?,
+    };
+    if !settings.node(&first)?.failover {
+        return Err(Error::invalid(format!("this node may not lead: a cluster cannot be founded on it. node={first}"))
+            .hint("name another one, or take `failover = false` off"));
+    }
+    let plan = plan::bootstrap(&cluster.status().await?, &first)?;
+    let format = args.change.output.output;
+    if args.change.dry_run {
+        output::plan(&plan, format)?;
+        return Ok(Exit::Done);
+    }
+    let now = progress::during("founding the cluster", async |progress| {
+        if plan.steps.iter().any(|step| matches!(step, Step::Bootstrap { .. })) {
+            progress.say(format!("founding the cluster on {first}"));
+            cluster.bootstrap(&first).await?;
+        }
+        wait::until_well(&cluster, &nodes, Duration::from_secs(args.timeout), progress, |_| Ok(())).await
+    })
+    .await?;
+    match format {
+        Format::Json => output::json(&now)?,
+        Format::Table => output::data(&status::render(&now))?,
+    }
+    Ok(Exit::Done)
+}
