@@ -162,7 +162,9 @@ async fn nodes_that_have_their_own_folders_are_founded_from_a_third() {
     }
     let shell = Shell::new().expect("a folder");
     let dir = shell.dir.path().to_owned();
-    shell.done("init office --node n1=127.0.0.233 --node n2=127.0.0.234 --postgres-port 54320 --agent-port 57432").await;
+    shell
+        .done("init office --node n1=127.0.0.233 --node n2=127.0.0.234 --postgres-port 54320 --agent-port 57432")
+        .await;
     let file = dir.join("office/cluster.toml");
     let text = std::fs::read_to_string(&file).expect("it is there");
     let root = format!("[cluster]\nroot = \"{}\"", dir.join("var").display());
