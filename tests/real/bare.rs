@@ -111,7 +111,8 @@ pub(crate) async fn make_primary(instance: &Instance) -> Result<()> {
     instance.initdb().await?;
     instance.start(Role::Primary, None).await?;
     until(instance, |p| matches!(p, Postgres::Primary(_))).await?;
-    instance.ensure_roles().await
+    instance.ensure_roles().await?;
+    instance.admit_clients().await
 }
 
 /// The PostgreSQL of a node.
