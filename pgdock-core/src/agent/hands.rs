@@ -136,11 +136,16 @@ impl Hands {
 
     async fn rewind_from(&self, from: &NodeName, fork: Lsn) -> Result<()> {
         let source = self.settings.node(from)?;
-        // From here on the data directory is worth nothing until the rewind has ended.
-        self.state.update(|d| d.rewinding = true).await?;
         let limit = self.settings.failover.rejoin_budget;
-        let done = self.instance.rewind_from(&source.address, source.postgres_port, fork, limit).await;
-        match done {
+        let rewind = async {
+            // Before the mark: whoever is interrupted here has lost nothing, and goes on. Behind it the data directory is
+            // copied anew, and nobody would look for what it has.
+            self.instance.set_aside(fork).await?;
+            // From here on the data directory is worth nothing until the rewind has ended.
+            self.state.update(|d| d.rewinding = true).await?;
+            self.instance.rewind_from(&source.address, source.postgres_port, fork, limit).await
+        };
+        match rewind.await {
             Ok(_) => {
                 self.state
                     .update(|d| {
@@ -150,7 +155,12 @@ impl Hands {
                     .await
             }
             Err(error) => {
-                self.state.update(|d| d.reclone = true).await?;
+                self.state
+                    .update(|d| {
+                        d.rewinding = true;
+                        d.reclone = true;
+                    })
+                    .await?;
                 Err(error)
             }
         }

@@ -55,6 +55,14 @@ pub struct Diverged {
     pub incomplete: Option<String>,
 }
 
+impl Diverged {
+    /// Whether both tell of the same WAL of the same data directory.
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        let of = |d: &Self| (d.incarnation, d.system_identifier, d.timeline, d.fork, d.end);
+        of(self) == of(other)
+    }
+}
+
 /// WAL that is kept, in a few words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -279,7 +287,7 @@ fn is_id(id: &str) -> bool {
 }
 
 /// Copies the WAL from the fork on into a folder of its own below `into`, with the report; `None` where there is none.
-/// Also where the first file of it begins.
+/// Also where the first file of it begins. What a rewind that was interrupted has kept already is not kept twice.
 ///
 /// # Errors
 /// `Internal` when a file cannot be copied.
@@ -303,6 +311,12 @@ pub(crate) fn keep(
         let message = format!("cannot keep diverged WAL. path={}", path.display());
         move |e| Error::internal(message).because(e)
     };
+    let name = format!("tl{}-{}", report.timeline, report.fork.to_string().replace('/', "-"));
+    for path in names(into, &name).take_while(|path| path.symlink_metadata().is_ok()) {
+        if let Some(known) = read_report(&path).filter(|known| known.is_of_the_same(&report)) {
+            return Ok(Some((path, known, begin)));
+        }
+    }
     // What a crash cut short is still in the data directory as a whole.
     let unfinished = into.join(UNFINISHED);
     if unfinished.symlink_metadata().is_ok() {
@@ -336,19 +350,19 @@ pub(crate) fn keep(
         file.sync_all()
     };
     write().and_then(|()| sync_folder(&unfinished)).map_err(failed(&target))?;
-    let folder = free_name(into, &format!("tl{}-{}", report.timeline, report.fork.to_string().replace('/', "-")));
+    let folder = names(into, &name).find(|path| path.symlink_metadata().is_err()).expect("there is no end of names");
     std::fs::rename(&unfinished, &folder).and_then(|()| sync_folder(into)).map_err(failed(&folder))?;
     Ok(Some((folder, report, begin)))
 }
 
-fn free_name(into: &Path, name: &str) -> PathBuf {
-    let mut path = into.join(name);
-    let mut n = 1u32;
-    while path.symlink_metadata().is_ok() {
-        n += 1;
-        path = into.join(format!("{name}-{n}"));
-    }
-    path
+/// The name, and what it is called where that is taken.
+fn names(into: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
+    let (into, name) = (into.to_owned(), name.to_owned());
+    (1u64..).map(move |n| into.join(if n == 1 { name.clone() } else { format!("{name}-{n}") }))
+}
+
+fn read_report(folder: &Path) -> Option<Diverged> {
+    serde_json::from_slice(&std::fs::read(folder.join(REPORT)).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -380,11 +394,14 @@ mod tests {
         };
         // A crash left this.
         std::fs::create_dir(into.join(UNFINISHED)).unwrap();
-        let none = Diverged { end: report.fork, ..report.clone() };
+        let (again, none) = (report.clone(), Diverged { end: report.fork, ..report.clone() });
         let owner = OsUser::current().unwrap();
         assert!(keep(&data, &into, none, SEGMENT, &owner).unwrap().is_none());
         let (folder, _, begin) = keep(&data, &into, report, SEGMENT, &owner).unwrap().unwrap();
         assert_eq!(begin, Lsn(3 * SEGMENT));
+        // A rewind that was interrupted begins anew.
+        let again = keep(&data, &into, again, SEGMENT, &owner).unwrap().unwrap();
+        assert_eq!((&again.0, again.2), (&folder, begin));
         (dir, DivergedWal::new(&into, Path::new("/nowhere"), 1), folder)
     }
 

@@ -35,6 +35,9 @@ async fn rejoin(rig: &Rig) {
     let seen = primary(second, |_| true).await;
     let fork = seen.history.forks[0].end;
     let before = first.incarnation();
+    // One that was interrupted has set aside what is taken away, and everything is as it was.
+    first.set_aside(fork).await.unwrap();
+    assert!(matches!(first.observe().await.unwrap().postgres, Postgres::Stopped(_)));
     first.rewind_from(&source.address, source.port, fork, BUDGET).await.unwrap();
     assert!(first.incarnation() != before && first.incarnation() != second.incarnation());
     // It may lack what the primary wrote while it was rewound, and takes no connections before it has that.

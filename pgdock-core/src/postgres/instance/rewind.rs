@@ -20,9 +20,20 @@ const WALDUMP_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
 impl Instance {
+    /// Stops PostgreSQL in order, and keeps the WAL behind `fork` below `diverged/`, with a report of what it holds. The
+    /// data directory stays as good as it was: where this is interrupted, it is begun anew.
+    ///
+    /// # Errors
+    /// `NotReady` when there is no usable data directory; `Unavailable` when PostgreSQL does not stop; `Internal` when the WAL
+    /// cannot be kept.
+    pub async fn set_aside(&self, fork: Lsn) -> Result<()> {
+        self.stop_in_order().await?;
+        self.keep_diverged(fork).await
+    }
+
     /// Takes the data directory back to `fork`, where its history left that of the primary at `host`, with `pg_rewind`.
-    /// PostgreSQL is stopped in order first, and stays stopped; the WAL behind the fork is kept below `diverged/`, with
-    /// a report of what it holds. The data directory is a standby's afterwards, with a fresh identity.
+    /// First [sets aside](Self::set_aside) what is behind it. PostgreSQL stays stopped. The data directory is a standby's
+    /// afterwards, with a fresh identity.
     ///
     /// # Errors
     /// `NotReady` when the primary has not written a checkpoint on its new timeline yet: nothing was changed. `Unavailable`
@@ -30,8 +41,7 @@ impl Instance {
     /// does not start any more, and must be copied anew.
     pub async fn rewind_from(&self, host: &str, port: u16, fork: Lsn, limit: Duration) -> Result<Incarnation> {
         let layout = &self.inner.layout;
-        self.stop_in_order().await?;
-        self.keep_diverged(fork).await?;
+        self.set_aside(fork).await?;
         let source = self
             .conninfo(host, port, REWIND_ROLE)
             .set("dbname", "postgres")
@@ -124,6 +134,9 @@ impl Instance {
         let segment_bytes = control.wal_segment_bytes;
         let kept = durable::blocking(move || diverged::keep(&data, &into, diverged, segment_bytes, &owner)).await?;
         let Some((folder, mut report, begin)) = kept else { return Ok(()) };
+        if report.changes.is_some() && report.incomplete.is_none() {
+            return Ok(());
+        }
         let mut changes = wal_changes::Reader::new(report.fork);
         // From before the fork on, for transactions that were under way there.
         let dump = self
