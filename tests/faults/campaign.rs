@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgdock_core::cluster::ClusterStatus;
 use pgdock_core::postgres::diverged::Diverged;
-use pgdock_core::{Error, NodeName, Result, TimelineId};
+use pgdock_core::{Error, NodeName, Result};
 
 use super::client::{Clients, ROAMING, TABLE, make_table, names};
 use super::fault::Fault;
@@ -314,8 +314,10 @@ async fn look_into(ground: &Ground, node: &NodeName) -> Result<(Content, BTreeSe
         )
         .await
         .map_err(failed)?;
-    let status = ground.cluster.cluster.status().await?;
-    let timeline = status.node(node).and_then(|n| n.timeline).unwrap_or(TimelineId(0));
+    let timeline = |status: &ClusterStatus| status.node(node).and_then(|n| n.timeline);
+    // On a busy machine an agent may miss one question.
+    let status = ground.cluster.wait("it tells its timeline", WELL_WITHIN, |s| timeline(s).is_some()).await?;
+    let timeline = timeline(&status).expect("it was just seen");
     let file = ground.cluster.data_dir(node).join(format!("pg_wal/{:08X}.history", timeline.0));
     let history = std::fs::read_to_string(file).unwrap_or_default();
     let rows = row.get::<_, i64>(0).cast_unsigned();
