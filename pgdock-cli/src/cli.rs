@@ -78,6 +78,7 @@ pub(crate) enum Command {
     Diverged(commands::diverged::DivergedArgs),
     SmokeTest(commands::smoke_test::SmokeTestArgs),
     Dsn(commands::dsn::DsnArgs),
+    Export(commands::export::ExportArgs),
     Witness(commands::witness::WitnessArgs),
     Agent(commands::agent::AgentArgs),
     #[command(hide = true)]

@@ -10,6 +10,7 @@ pub(crate) mod diverged;
 pub(crate) mod down;
 pub(crate) mod dsn;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod failover;
 pub(crate) mod init;
 pub(crate) mod pause;
@@ -50,6 +51,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Diverged(args) => diverged::run(context, args).await,
         Command::SmokeTest(args) => smoke_test::run(context, args).await,
         Command::Dsn(args) => dsn::run(context, args).await,
+        Command::Export(args) => export::run(context, &args),
         Command::Witness(args) => witness::run(context, args).await,
         Command::Agent(args) => agent::run(context, args).await,
         Command::Deadman(args) => deadman::run(args),

@@ -48,7 +48,7 @@ fn help_names_every_command() {
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    insta::assert_snapshot!(commands.join(" "), @"init demo up bootstrap down status events switchover failover pause resume restart reload clone rejoin diverged smoke-test dsn witness agent completions help");
+    insta::assert_snapshot!(commands.join(" "), @"init demo up bootstrap down status events switchover failover pause resume restart reload clone rejoin diverged smoke-test dsn export witness agent completions help");
 }
 
 #[test]
@@ -104,6 +104,19 @@ fn the_settings_are_found_from_a_folder_below() {
     let named = dir.path().to_str().unwrap();
     assert_eq!(ends(elsewhere.path(), &["--config", named, "dsn"], 0).0, out);
     assert_eq!(ends(elsewhere.path(), &["dsn", "--config", named], 0).0, out);
+}
+
+#[test]
+fn other_programs_get_the_addresses_in_their_own_words() {
+    let dir = scaffold();
+    let (out, err) = ends(dir.path(), &["export", "haproxy"], 0);
+    assert!(out.contains("server n1 127.0.0.2:5432 check port 9 check-ssl"), "{out}");
+    assert!(err.contains("secrets/app.password"), "{err}");
+    let (out, _) = ends(dir.path(), &["export", "jdbc", "--ca", "/etc/shop/ca.crt"], 0);
+    assert!(out.contains("sslrootcert=%2Fetc%2Fshop%2Fca.crt\n"), "{out}");
+    let (out, err) = ends(dir.path(), &["export", "pgbouncer"], 2);
+    assert!(out.is_empty() && err.contains("\nhint: "), "{err}");
+    ends(dir.path(), &["export", "odbc"], 2);
 }
 
 #[test]

@@ -134,6 +134,16 @@ pub enum FailoverIpSettings {
     },
 }
 
+impl FailoverIpSettings {
+    /// The address that follows the primary.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        match self {
+            Self::Script { address, .. } => address,
+        }
+    }
+}
+
 /// `[agent]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentSettings {

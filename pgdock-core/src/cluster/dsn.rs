@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Cluster;
 use crate::agent::host_port;
+use crate::postgres::conninfo::uri_escaped;
 use crate::settings::Settings;
 
 /// A libpq URI that names every node, so that a client finds the right one by itself.
@@ -48,9 +49,9 @@ impl Dsn {
     #[must_use]
     pub fn uri(&self) -> SecretString {
         let postgres = &self.settings.postgres;
-        let mut uri = format!("postgresql://{}", escaped(&postgres.owner));
+        let mut uri = format!("postgresql://{}", uri_escaped(&postgres.owner));
         if let Some(password) = &self.password {
-            let _ = write!(uri, ":{}", escaped(password.expose_secret()));
+            let _ = write!(uri, ":{}", uri_escaped(password.expose_secret()));
         }
         let mut nodes: Vec<_> = self.settings.nodes.iter().collect();
         // Clients try the hosts in turn: the one that is most often right comes first.
@@ -63,24 +64,11 @@ impl Dsn {
             uri,
             "@{}/{}?target_session_attrs={wanted}&sslmode=verify-ca&sslrootcert={}&connect_timeout=3",
             hosts.join(","),
-            escaped(&postgres.database),
-            escaped(&self.authority),
+            uri_escaped(&postgres.database),
+            uri_escaped(&self.authority),
         );
         uri.into()
     }
-}
-
-/// Percent-encoding (RFC 3986) of all but unreserved characters.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -89,6 +89,20 @@ impl std::fmt::Display for Conninfo {
     }
 }
 
+/// A part of a connection URI: percent-encoding (RFC 3986) of all but unreserved characters.
+#[must_use]
+pub(crate) fn uri_escaped(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
