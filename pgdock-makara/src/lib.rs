@@ -16,9 +16,9 @@ pub use context::Context;
 #[cfg(feature = "agents")]
 pub use router::Agents;
 pub use router::{
-    Client, CommitToken, CopyIn, CopyOut, Error, Heard, Limits, Memory, NodeCounts, NodeState, Notifications, Params,
-    Reads, Role, Router, RouterBuilder, RowStream, Session, Sql, Statement, Stats, Sticky, Streaming, TokenError,
-    Topology, Transaction, TransactionBuilder, on_primary, without_sticking,
+    Client, CommitToken, CopyIn, CopyOut, DecisionCount, Error, Heard, Limits, Memory, NodeCounts, NodeState,
+    Notifications, Params, Reads, Role, Router, RouterBuilder, RowStream, Session, Sql, Statement, Stats, Sticky,
+    Streaming, TokenError, Topology, Transaction, TransactionBuilder, on_primary, without_sticking,
 };
 pub use settings::{ConnectionSettings, MakaraSettings, NodeRole, SettingsError, Strategy};
 pub use statement::{Classifier, Decision, PinTo, Reason, Target, classify};

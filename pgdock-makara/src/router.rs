@@ -16,6 +16,8 @@ use crate::{Classifier, Decision, PinTo, Target};
 mod agents;
 mod builder;
 mod client;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod connection;
 mod error;
 mod fleet;
@@ -40,7 +42,7 @@ pub use error::Error;
 pub use listen::{Heard, Notifications};
 pub use session::{Memory, Session, Sticky, on_primary, without_sticking};
 pub use sql::{Sql, Statement};
-pub use stats::{NodeCounts, Stats};
+pub use stats::{DecisionCount, NodeCounts, Stats};
 pub use stream::{CopyIn, CopyOut, RowStream, Streaming};
 pub use token::{CommitToken, TokenError};
 pub use topology::{NodeState, Role, Topology};
@@ -310,6 +312,10 @@ impl Router {
 
     async fn run<S: Sql + ?Sized, W: Work>(&self, sql: &S, work: &W) -> Result<Ran<W::Output>, Error> {
         let decision: Decision = sql.decision(&self.shared.classifier);
+        self.shared.stats.decisions.count(&self.shared.id, &decision);
+        if self.shared.reads == Reads::Audit {
+            audit(&self.shared.id, sql.text(), &decision);
+        }
         let span = tracing::debug_span!(
             "statement",
             router = self.shared.id,
@@ -318,6 +324,21 @@ impl Router {
         );
         self.shared.run(decision, work, self.limit).instrument(span).await
     }
+}
+
+/// Tells what was decided. A long text is cut: its beginning is what a person knows it by.
+fn audit(router: &str, sql: &str, decision: &Decision) {
+    const SHOWN_CHARS: usize = 500;
+    let end = sql.char_indices().nth(SHOWN_CHARS).map_or(sql.len(), |(end, _)| end);
+    tracing::info!(
+        target: "pgdock_makara::audit",
+        router,
+        decision = decision.target.as_str(),
+        reason = decision.reason.as_str(),
+        culprit = decision.culprit(sql),
+        sql = &sql[..end],
+        "decided"
+    );
 }
 
 fn one(mut rows: Vec<Row>) -> Result<Row, Error> {

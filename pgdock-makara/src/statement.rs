@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+mod catalog;
 mod classifier;
 mod finding;
 mod lexer;
@@ -75,6 +76,19 @@ pub enum Target {
     Pin(PinTo),
 }
 
+impl Target {
+    /// A short name in snake case, as for a label of a metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replica => "replica",
+            Self::Primary => "primary",
+            Self::All => "all",
+            Self::Pin(_) => "pin",
+        }
+    }
+}
+
 /// Which connection a pinned text needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PinTo {
@@ -129,6 +143,28 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, in their order.
+    pub(crate) const ALL: [Self; 18] = [
+        Self::Empty,
+        Self::Read,
+        Self::Plan,
+        Self::Hint,
+        Self::Write,
+        Self::Lock,
+        Self::WritingFunction,
+        Self::UnknownFunction,
+        Self::UnknownOperator,
+        Self::ListedRelation,
+        Self::NodeLocal,
+        Self::UnknownStatement,
+        Self::Unreadable,
+        Self::TooDeep,
+        Self::Setting,
+        Self::Transaction,
+        Self::Temporary,
+        Self::SessionState,
+    ];
+
     /// A short name in snake case, as for a label of a metric.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -13,6 +13,8 @@ use tokio_postgres::NoTls;
 mod author;
 #[path = "real/borrowed.rs"]
 mod borrowed;
+#[path = "real/catalog.rs"]
+mod catalog;
 #[path = "real/cluster.rs"]
 mod cluster;
 #[path = "real/makara.rs"]

@@ -50,8 +50,12 @@ pub enum Reads {
     All,
     /// The standbys alone: where none will do, [`Error::NoReplica`].
     StandbyOnly,
-    /// The primary alone: to begin with, or to see what the classifier would do without any effect.
+    /// The primary alone.
     PrimaryOnly,
+    /// The primary alone, and each decision is written to the log: what would the router do with this application? The
+    /// target of the events is `pgdock_makara::audit`, their level `INFO`; they hold the text of the statement, and never
+    /// its arguments.
+    Audit,
 }
 
 /// A node, as the builder was told of it.

@@ -84,7 +84,9 @@ impl Shared {
     ) -> Result<Ran<W::Output>, Error> {
         match decision.target {
             Target::Replica => match (self.reads, demand(&self.id)) {
-                (Reads::PrimaryOnly, _) | (_, Demand::Primary) => self.on_primary(work, limit, None).await,
+                (Reads::PrimaryOnly | Reads::Audit, _) | (_, Demand::Primary) => {
+                    self.on_primary(work, limit, None).await
+                }
                 (_, Demand::Any) => self.read(work, limit, None).await,
                 (_, Demand::Seen(token)) => self.read(work, limit, Some(token)).await,
             },
@@ -362,7 +364,7 @@ impl Shared {
     /// A connection to a standby, or to the primary where none will do, for a reader that keeps it.
     pub(super) async fn standby(&self) -> Result<(Arc<Node>, Lease), Error> {
         let token = match (self.reads, demand(&self.id)) {
-            (Reads::PrimaryOnly, _) | (_, Demand::Primary) => return self.primary().await,
+            (Reads::PrimaryOnly | Reads::Audit, _) | (_, Demand::Primary) => return self.primary().await,
             (_, Demand::Any) => None,
             (_, Demand::Seen(token)) if self.is_of_now(&token) => Some(token),
             (_, Demand::Seen(_)) => {

@@ -1,7 +1,10 @@
 //! What is counted.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::{Decision, Reason, Target};
 
 /// A number that only grows, here and, with the feature `metrics`, in the recorder that was installed when the router
 /// was built.
@@ -12,14 +15,16 @@ pub(super) struct Counter {
 }
 
 impl Counter {
+    /// One with labels beside that of the router.
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "the names are for the recorder"))]
-    fn new(name: &'static str, router: &str, node: Option<&str>) -> Self {
+    fn new(name: &'static str, router: &str, labels: &[(&'static str, &str)]) -> Self {
         Self {
             value: AtomicU64::new(0),
             #[cfg(feature = "metrics")]
-            shared: match node {
-                Some(node) => metrics::counter!(name, "router" => router.to_owned(), "node" => node.to_owned()),
-                None => metrics::counter!(name, "router" => router.to_owned()),
+            shared: {
+                let own = metrics::Label::new("router", router.to_owned());
+                let others = labels.iter().map(|(key, value)| metrics::Label::new(*key, (*value).to_owned()));
+                metrics::counter!(name, std::iter::once(own).chain(others).collect::<Vec<_>>())
             },
         }
     }
@@ -48,7 +53,7 @@ pub(super) struct NodeStats {
 
 impl NodeStats {
     pub(super) fn new(router: &str, node: &str) -> Self {
-        let counter = |name| Counter::new(name, router, Some(node));
+        let counter = |name| Counter::new(name, router, &[("node", node)]);
         Self {
             reads: counter("pgdock_router_reads_total"),
             writes: counter("pgdock_router_writes_total"),
@@ -71,8 +76,44 @@ impl NodeStats {
     }
 }
 
+/// How often the classifier decided what, and why. A counter appears with the first decision of its kind.
+pub(super) struct Decisions([[OnceLock<Counter>; Reason::ALL.len()]; 4]);
+
+impl Decisions {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())))
+    }
+
+    pub(super) fn count(&self, router: &str, decision: &Decision) {
+        let target = match decision.target {
+            Target::Replica => 0,
+            Target::Primary => 1,
+            Target::All => 2,
+            Target::Pin(_) => 3,
+        };
+        let counter = self.0[target][decision.reason as usize].get_or_init(|| {
+            let labels = [("target", decision.target.as_str()), ("reason", decision.reason.as_str())];
+            Counter::new("pgdock_router_decisions_total", router, &labels)
+        });
+        counter.increment();
+    }
+
+    fn snapshot(&self) -> Vec<DecisionCount> {
+        let mut counts = Vec::new();
+        for (target, counters) in ["replica", "primary", "all", "pin"].into_iter().zip(&self.0) {
+            for (reason, counter) in Reason::ALL.into_iter().zip(counters) {
+                if let Some(counter) = counter.get() {
+                    counts.push(DecisionCount { target, reason, count: counter.get() });
+                }
+            }
+        }
+        counts
+    }
+}
+
 /// What is counted for the router as a whole.
 pub(super) struct RouterStats {
+    pub(super) decisions: Decisions,
     pub(super) misrouted: Counter,
     pub(super) fallbacks: Counter,
     pub(super) retries: Counter,
@@ -83,8 +124,9 @@ pub(super) struct RouterStats {
 
 impl RouterStats {
     pub(super) fn new(router: &str) -> Self {
-        let counter = |name| Counter::new(name, router, None);
+        let counter = |name| Counter::new(name, router, &[]);
         Self {
+            decisions: Decisions::new(),
             misrouted: counter("pgdock_router_misrouted_total"),
             fallbacks: counter("pgdock_router_fallback_reads_total"),
             retries: counter("pgdock_router_retries_total"),
@@ -96,6 +138,7 @@ impl RouterStats {
 
     pub(super) fn snapshot<'a>(&self, nodes: impl Iterator<Item = (&'a str, &'a NodeStats)>) -> Stats {
         Stats {
+            decisions: self.decisions.snapshot(),
             misrouted: self.misrouted.get(),
             fallbacks: self.fallbacks.get(),
             retries: self.retries.get(),
@@ -121,6 +164,8 @@ impl RouterStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
+    /// Statements by what was decided of them, and why. `pgdock_router_decisions_total`, with `target` and `reason`.
+    pub decisions: Vec<DecisionCount>,
     /// Statements that were taken for reads, and that a standby refused: they ran on the primary.
     /// `pgdock_router_misrouted_total`.
     pub misrouted: u64,
@@ -138,6 +183,18 @@ pub struct Stats {
     pub behind: u64,
     /// By node.
     pub nodes: Vec<NodeCounts>,
+}
+
+/// How often one thing was decided for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DecisionCount {
+    /// [`Target::as_str`].
+    pub target: &'static str,
+    /// What decided it.
+    pub reason: Reason,
+    /// How often.
+    pub count: u64,
 }
 
 /// What was counted of one node.

@@ -54,6 +54,12 @@ impl Classifier {
         self
     }
 
+    /// A function of which the catalogs tell; what was listed by hand stays.
+    pub(super) fn learn(&mut self, name: String, writes: bool) {
+        let class = if writes { Class::Write } else { Class::Read };
+        self.rules.functions.entry(name.into_bytes()).or_insert(class);
+    }
+
     /// An operator that any node may apply, such as `%>` of `pg_trgm`.
     #[must_use]
     pub fn read_operator(mut self, name: impl Into<String>) -> Self {
