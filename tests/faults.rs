@@ -3,8 +3,9 @@
 //! ```text
 //!   seed ──▶ Plan: faults, drawn ──▶ inflicted on ──▶ nodes in network namespaces, a witness in another
 //!                                                       ▲                 ▲
-//!              clients of every node, and clients ──────┴─────────────────┘
-//!              inside of each namespace that write to that node alone
+//!              clients of every node, clients ──────────┴─────────────────┘
+//!              inside of each namespace that write to that node alone,
+//!              and tasks behind the router of pgdock-makara
 //!                       │ sent, acknowledged, unknown
 //!                       ▼
 //!                   History ──▶ Verdict: nothing lost, one primary at a time, one history in the end
@@ -24,6 +25,7 @@ mod hurt;
 mod lab;
 pub mod picture;
 pub mod plan;
+pub mod routed;
 pub mod scenario;
 mod setup;
 pub mod store;

@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use pgdock_core::cluster::ClusterStatus;
 use pgdock_core::postgres::diverged::Diverged;
+use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result};
 
-use super::client::{Clients, ROAMING, TABLE, make_table, names};
+use super::client::{self, Clients, ROAMING, TABLE, make_table, names};
 use super::fault::Fault;
 use super::history::{History, Micros};
 use super::hurt::Ground;
 use super::lab::{Lab, cannot};
 use super::picture;
 use super::plan::{MIXED, Mode, Plan};
+use super::routed::Routed;
 use super::scenario;
 use super::setup::{LAG_BYTES_MAX, Setup, Special};
 use super::verdict::{Content, Evidence, Verdict};
@@ -32,6 +34,7 @@ const LASTING: Duration = Duration::from_millis(700);
 pub struct Campaign {
     pub(super) ground: Ground,
     clients: Clients,
+    routed: Option<Routed>,
     out: PathBuf,
     pub(super) diverged: BTreeMap<PathBuf, Diverged>,
     failures: Vec<String>,
@@ -76,10 +79,14 @@ impl Campaign {
         let texts = nodes.iter().map(ToString::to_string).collect();
         let history = Arc::new(History::begin(&out.join("history.jsonl"), texts, names(&nodes))?);
         let clients = Clients::start(&cluster, lab, &history)?;
+        let guarded = setup.durability() != Durability::Async;
+        let routed =
+            special.routed.then(|| Routed::start(&cluster, &history, client::routed(&nodes), guarded)).transpose()?;
         let ground = Ground::new(setup, Arc::clone(lab), cluster, store, history);
         let mut this = Self {
             ground,
             clients,
+            routed,
             out: out.to_owned(),
             diverged: BTreeMap::new(),
             failures,
@@ -152,7 +159,13 @@ impl Campaign {
             ground.cluster.wait("one primary, all others streaming", WELL_WITHIN, lasting).await?;
             let since = ground.history.now();
             until("clients get on", WELL_WITHIN, async || ground.history.acknowledged_since(since, 0..ROAMING) >= 3)
+                .await?;
+            let Some(routed) = &self.routed else { return Ok(()) };
+            let application = client::routed(&ground.cluster.nodes());
+            let gets_on = async || ground.history.acknowledged_since(since, application..application + 1) >= 3;
+            until("the application behind the router gets on", WELL_WITHIN, gets_on)
                 .await
+                .map_err(|error| error.hint(format!("the router knows: {}", routed.topology())))
         };
         let waited = waited.await;
         self.collect_diverged();
@@ -209,6 +222,9 @@ impl Campaign {
         self.ground.lab.mend_all().await?;
         self.collect_diverged();
         self.clients.stop().await;
+        if let Some(routed) = self.routed.take() {
+            self.failures.extend(routed.stop().await);
+        }
         let facts = self.ground.history.end();
         let mut contents = Vec::new();
         let mut present = BTreeSet::new();

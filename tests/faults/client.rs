@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pgdock_core::{Error, Lsn, NodeName, Result, TimelineId};
+use pgdock_core::{Error, NodeName, Result, TimelineId};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use super::history::{History, Outcome, Place, Seen, Write};
 use super::lab::Lab;
@@ -25,9 +25,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long a client of one node waits.
 const PAUSE_AT_NODE: Duration = Duration::from_millis(25);
 
-const INSERT: &str = "INSERT INTO acknowledged VALUES ($1)
+/// The answer begins with the [`place`] of the write.
+pub(super) const INSERT: &str = "INSERT INTO acknowledged VALUES ($1)
     RETURNING substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8), pg_current_wal_insert_lsn()::text,
-              pg_current_xact_id()::text";
+              pg_current_xact_id()::text, host(inet_server_addr())";
 
 /// Clients at work.
 #[derive(Debug)]
@@ -37,11 +38,17 @@ pub struct Clients {
     at_nodes: Vec<std::thread::JoinHandle<()>>,
 }
 
-/// The names of all clients, the roaming ones first.
+/// The names of all clients: the roaming ones, those at nodes, and the application behind a router.
 #[must_use]
 pub fn names(nodes: &[NodeName]) -> Vec<String> {
     let roaming = (1..=ROAMING).map(|i| format!("client {i}"));
-    roaming.chain(nodes.iter().map(|node| format!("at {node}"))).collect()
+    roaming.chain(nodes.iter().map(|node| format!("at {node}"))).chain(["router".to_owned()]).collect()
+}
+
+/// The place of the application behind a router among all clients.
+#[must_use]
+pub fn routed(nodes: &[NodeName]) -> u16 {
+    ROAMING + u16::try_from(nodes.len()).expect("there are few nodes")
 }
 
 /// Makes the table.
@@ -122,18 +129,7 @@ impl Ready {
         match tokio::time::timeout(PATIENCE, self.client.query_one(&self.insert, &[&number])).await {
             // A commit that was cancelled while it waited for standbys ends with a warning, and no error.
             Ok(Ok(_)) if self.was_warned() => Some(Outcome::Cancelled),
-            Ok(Ok(row)) => {
-                let place = || -> Option<Place> {
-                    let timeline = u32::from_str_radix(row.try_get(0).ok()?, 16).ok()?;
-                    let lsn: Lsn = row.try_get::<_, &str>(1).ok()?.parse().ok()?;
-                    Some(Place {
-                        timeline: TimelineId(timeline),
-                        lsn,
-                        xid: row.try_get::<_, &str>(2).ok()?.parse().ok()?,
-                    })
-                };
-                Some(Outcome::Acknowledged(place().expect("the insert tells where it took place")))
-            }
+            Ok(Ok(row)) => Some(Outcome::Acknowledged(place(&row))),
             Ok(Err(error)) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => None,
             _ => Some(Outcome::Unknown),
         }
@@ -234,6 +230,18 @@ impl AtNode {
             }
         }
     }
+}
+
+/// Where a write took place, as the first columns of its answer tell.
+pub(super) fn place(row: &Row) -> Place {
+    let place = || -> Option<Place> {
+        Some(Place {
+            timeline: TimelineId(u32::from_str_radix(row.try_get(0).ok()?, 16).ok()?),
+            lsn: row.try_get::<_, &str>(1).ok()?.parse().ok()?,
+            xid: row.try_get::<_, &str>(2).ok()?.parse().ok()?,
+        })
+    };
+    place().expect("the insert tells where it took place")
 }
 
 /// What a failed connection tells of a node.

@@ -70,7 +70,7 @@ impl Extent {
 }
 
 /// Nothing is special about it.
-const PLAIN: Special = Special { clocks: false, settings: &[], broken_store: false };
+const PLAIN: Special = Special { clocks: false, settings: &[], broken_store: false, routed: false };
 /// WAL is not kept for long.
 const LITTLE_WAL: Special = Special {
     settings: &[

@@ -44,6 +44,8 @@ pub struct Special {
     pub settings: &'static [(&'static str, &'static str, &'static str)],
     /// The store breaks its word until it was seen that no cluster is founded on it.
     pub broken_store: bool,
+    /// An application works behind a router, besides the clients that are always there.
+    pub routed: bool,
 }
 
 impl Setup {

@@ -12,7 +12,7 @@ use pgdock_core::scaffold::{Scaffold, ScaffoldWitness};
 use pgdock_core::secrets::Secrets;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result, Role, Settings};
-use pgdock_makara::Router;
+use pgdock_makara::{Router, RouterBuilder};
 
 use super::Route;
 use super::processes::signal_all;
@@ -332,6 +332,16 @@ impl RealCluster {
         }
         let built = builder.build(self.route()?.parts().1);
         built.map_err(|e| Error::internal("the router cannot be made").because(e))
+    }
+
+    /// A router that hears from the agents who leads, as an application with a handle on the cluster has one.
+    ///
+    /// # Errors
+    /// Where the secrets cannot be read.
+    pub fn router_by_agents(&self, change: impl FnOnce(RouterBuilder) -> RouterBuilder) -> Result<Router> {
+        let failed = |e: pgdock_makara::Error| Error::internal("the router cannot be made").because(e);
+        let builder = Router::builder().cluster(&self.cluster).map_err(failed)?;
+        change(builder).build(self.route()?.parts().1).map_err(failed)
     }
 
     /// A node's data directory.

@@ -195,7 +195,7 @@ async fn one(lab: &Arc<Lab>, plan: &Plan) -> bool {
     let out = out(&format!("{}-{}", plan.setup, plan.seed));
     let outcome = async {
         lab.clear().await?;
-        let special = Special { clocks: plan.clocks(), ..Special::default() };
+        let special = Special { clocks: plan.clocks(), routed: true, ..Special::default() };
         let mut campaign = Campaign::begin(lab, plan.setup, &special, &out).await?;
         if let Err(error) = campaign.inflict(plan).await {
             campaign.fail(format!("the test cannot go on: {}", error.chain()));
