@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh           find what is needed; install what is missing where apt can (Debian, Ubuntu)
 #   scripts/setup.sh --check   only report: ends with 1 if something is missing
-#   scripts/setup.sh --tests   also what only tests need: etcd, and networks, packet filters and clocks of their own
+#   scripts/setup.sh --tests   also what only tests need: etcd, sshd, and networks, packet filters and clocks of their own
 #
 # PGDOCK_BIN_DIR=DIR names the folder of PostgreSQL's programs, where it is none of the usual ones.
 #
@@ -332,6 +332,31 @@ etcd_programs() {
     done
 }
 
+# The SSH server that the executor of that kind is tried on. Debian's package starts one for itself: it is told not to,
+# unless there is one.
+ssh_server() {
+    if ! sshd_path >/dev/null && can_install; then
+        as_root mkdir -p /etc/systemd/system
+        for unit in ssh.service ssh.socket; do
+            [ -e /etc/systemd/system/$unit ] || as_root ln -s /dev/null /etc/systemd/system/$unit
+        done
+        apt_install openssh-server
+    fi
+    if path=$(sshd_path); then
+        found sshd "$path"
+    else
+        lacking sshd "for tests of the executor over SSH"
+        how openssh-server openssh-server openssh openssh openssh openssh
+    fi
+}
+
+sshd_path() {
+    for path in /usr/sbin/sshd /usr/bin/sshd /usr/local/sbin/sshd; do
+        [ -x "$path" ] && echo "$path" && return 0
+    done
+    return 1
+}
+
 faketime() {
     for file in /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib64/faketime/libfaketimeMT.so.1 /usr/lib/faketime/libfaketimeMT.so.1; do
         [ -e "$file" ] && return 0
@@ -347,6 +372,7 @@ postgresql
 if [ "$tests" = yes ]; then
     faults
     etcd_programs
+    ssh_server
 fi
 if [ "$missing" -gt 0 ]; then
     echo "setup: $missing missing; see above" >&2

@@ -6,4 +6,5 @@ pub mod faults;
 pub mod real;
 pub mod signals;
 pub mod simulation;
+pub mod ssh;
 pub mod stores;

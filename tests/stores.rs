@@ -9,7 +9,7 @@ pub use etcd::TestEtcd;
 pub use postgres::TestPostgres;
 
 /// Says that a test cannot run here; with `PGDOCK_REAL=required` that is a failure.
-fn skip<T>(why: &str) -> Option<T> {
+pub(crate) fn skip<T>(why: &str) -> Option<T> {
     assert!(std::env::var("PGDOCK_REAL").as_deref() != Ok("required"), "cannot test on real parts: {why}");
     eprintln!("skipped: {why}");
     None

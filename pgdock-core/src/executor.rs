@@ -13,11 +13,15 @@ pub mod conformance;
 pub mod faulty;
 pub mod local;
 pub mod memory;
+#[cfg(feature = "ssh")]
+pub mod ssh;
 
 pub use command::{Command, Exit, Output, Stdin, Stream};
 pub use faulty::FaultyExecutor;
 pub use local::LocalExecutor;
 pub use memory::MemoryExecutor;
+#[cfg(feature = "ssh")]
+pub use ssh::{SshConfig, SshExecutor};
 
 /// Takes the output of a command while it runs, piece by piece.
 pub type OnOutput<'a> = dyn FnMut(Stream, &[u8]) + Send + 'a;
