@@ -4,7 +4,8 @@
 #
 #   scripts/setup.sh           find what is needed; install what is missing where apt can (Debian, Ubuntu)
 #   scripts/setup.sh --check   only report: ends with 1 if something is missing
-#   scripts/setup.sh --tests   also what only tests need: etcd, sshd, and networks, packet filters and clocks of their own
+#   scripts/setup.sh --tests   also what only tests need: etcd, sshd, Docker with an image, and networks, packet filters and
+#                              clocks of their own
 #
 # PGDOCK_BIN_DIR=DIR names the folder of PostgreSQL's programs, where it is none of the usual ones.
 #
@@ -357,6 +358,68 @@ sshd_path() {
     return 1
 }
 
+# The engine that the executor of containers is tried on, and the image of its containers: a Debian, which is built here, as
+# no registry may be reached.
+docker_engine() {
+    socket=/var/run/docker.sock
+    if ! have dockerd && can_install; then
+        apt_install docker.io iptables ca-certificates
+    fi
+    if ! have dockerd; then
+        lacking dockerd "for tests of nodes in containers"
+        how docker.io moby-engine docker docker docker docker
+        return
+    fi
+    if ! answers && [ "$check_only" = no ] && [ "$(id -u)" = 0 ]; then
+        log=$(mktemp)
+        if have systemctl && systemctl is-system-running >/dev/null 2>&1; then
+            systemctl start docker >"$log" 2>&1 || true
+        else
+            # It outlives this script.
+            setsid dockerd >"$log" 2>&1 </dev/null &
+        fi
+        tries=0
+        until answers || [ "$tries" -ge 60 ]; do
+            tries=$((tries + 1))
+            sleep 0.5
+        done
+        answers || tail -n 5 -- "$log" >&2
+    fi
+    if ! answers; then
+        lacking 'Docker engine' "dockerd does not run, or $socket is closed to you"
+        hint "systemctl start docker; usermod -aG docker \$USER"
+        return
+    fi
+    found 'Docker engine' "$(docker version --format '{{.Server.Version}}, API {{.Server.APIVersion}}')"
+    if ! image_there && [ "$check_only" = no ]; then
+        docker pull --quiet debian:trixie-slim >/dev/null 2>&1 || build_image
+    fi
+    if image_there; then
+        found image debian:trixie-slim
+    else
+        lacking image "debian:trixie-slim, which containers of tests are made from"
+        hint "docker pull debian:trixie-slim"
+    fi
+}
+
+answers() { docker version >/dev/null 2>&1; }
+image_there() { docker image inspect debian:trixie-slim >/dev/null 2>&1; }
+
+build_image() {
+    can_install || return 0
+    have debootstrap || apt_install debootstrap
+    dir=$(mktemp -d)
+    echo "setup: debootstrap trixie" >&2
+    if as_root debootstrap --variant=minbase trixie "$dir/root" >"$dir/log" 2>&1; then
+        as_root rm -rf -- "$dir/root/var/cache/apt/archives" "$dir/root/var/lib/apt/lists"
+        as_root mkdir -p "$dir/root/var/cache/apt/archives/partial" "$dir/root/var/lib/apt/lists/partial"
+        as_root tar -C "$dir/root" -c . | docker import --change 'CMD ["bash"]' - debian:trixie-slim >/dev/null
+    else
+        tail -n 5 -- "$dir/log" >&2
+    fi
+    as_root rm -rf -- "$dir"
+}
+
 faketime() {
     for file in /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib64/faketime/libfaketimeMT.so.1 /usr/lib/faketime/libfaketimeMT.so.1; do
         [ -e "$file" ] && return 0
@@ -373,6 +436,7 @@ if [ "$tests" = yes ]; then
     faults
     etcd_programs
     ssh_server
+    docker_engine
 fi
 if [ "$missing" -gt 0 ]; then
     echo "setup: $missing missing; see above" >&2

@@ -2,6 +2,7 @@
 //! remembers what was acknowledged, a campaign of real faults against such clusters, stores for witnesses, and a
 //! simulator.
 
+pub mod docker;
 pub mod faults;
 pub mod real;
 pub mod signals;

@@ -10,16 +10,24 @@ use crate::{Error, Result};
 pub mod command;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "docker")]
+pub mod docker;
 pub mod faulty;
 pub mod local;
 pub mod memory;
+pub mod open;
+#[cfg(feature = "ssh")]
+mod remote;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 
 pub use command::{Command, Exit, Output, Stdin, Stream};
+#[cfg(feature = "docker")]
+pub use docker::DockerExecutor;
 pub use faulty::FaultyExecutor;
 pub use local::LocalExecutor;
 pub use memory::MemoryExecutor;
+pub use open::Opener;
 #[cfg(feature = "ssh")]
 pub use ssh::{SshConfig, SshExecutor};
 

@@ -16,6 +16,8 @@ pub mod backup_sink;
 pub mod clock;
 pub mod cluster;
 pub mod decide;
+#[cfg(feature = "ssh")]
+pub mod deploy;
 mod dice;
 mod durable;
 pub mod error;

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod check;
+mod docker;
 mod duration;
 pub mod env_file;
 mod fault;
@@ -10,6 +11,7 @@ mod nodes;
 mod parse;
 mod postgres;
 mod section;
+mod ssh;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -18,9 +20,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use docker::{ContainerSettings, DockerSettings, EngineUrl, default_image};
 pub use fault::{Fault, Faults};
 pub(crate) use nodes::is_host;
 pub(crate) use parse::{Files, parse};
+pub use ssh::{SshSettings, SshTarget};
 pub(crate) use witness::keys as witness_keys;
 pub use witness::{Credentials, WitnessSettings};
 
@@ -44,6 +48,10 @@ pub struct Settings {
     pub failover_ip: Option<FailoverIpSettings>,
     /// `[agent]`
     pub agent: AgentSettings,
+    /// `[ssh]`
+    pub ssh: SshSettings,
+    /// `[docker]`
+    pub docker: DockerSettings,
     /// `[nodes.NAME]`
     pub nodes: BTreeMap<NodeName, NodeSettings>,
 }
@@ -56,7 +64,8 @@ pub struct ClusterSettings {
     /// `executor`: how commands reach the nodes.
     pub executor: ExecutorKind,
     /// `root`: where nodes keep their things. With the local executor each node has a folder of its own
-    /// below it; default `var` beside `cluster.toml`.
+    /// below it; default `var` beside `cluster.toml`. Else it is a folder of each node's machine, one node a machine;
+    /// default `/opt/pgdock`.
     pub root: PathBuf,
 }
 
@@ -67,6 +76,34 @@ pub enum ExecutorKind {
     /// All nodes are processes on this machine.
     #[default]
     Local,
+    /// Each node is a machine that is reached over SSH.
+    Ssh,
+    /// Each node is a container of an engine.
+    Docker,
+}
+
+impl ExecutorKind {
+    /// As `cluster.toml` names it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Ssh => "ssh",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+/// How commands reach one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reach {
+    /// As processes of this machine.
+    Local,
+    /// Over SSH.
+    Ssh(SshTarget),
+    /// In its container.
+    Docker(ContainerSettings),
 }
 
 /// `[postgres]`
@@ -142,6 +179,22 @@ impl FailoverIpSettings {
             Self::Script { address, .. } => address,
         }
     }
+
+    /// Whether it is an address of the node's own machine, which an agent must be let change.
+    #[must_use]
+    pub fn is_of_this_machine(&self) -> bool {
+        match self {
+            Self::Script { .. } => false,
+        }
+    }
+
+    /// The file of its secrets, where there is one.
+    #[must_use]
+    pub fn env_file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Script { env_file, .. } => env_file.as_ref(),
+        }
+    }
 }
 
 /// `[agent]`
@@ -169,6 +222,8 @@ pub struct NodeSettings {
     pub agent_port: u16,
     /// The node's own folder on its host: `data`, `logs`, `conf`, `run`, `secrets`.
     pub home: PathBuf,
+    /// `ssh`, `engine`, `container`, `volume`: how commands reach it.
+    pub reach: Reach,
 }
 
 impl Settings {

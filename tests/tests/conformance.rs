@@ -4,6 +4,8 @@
 mod backup_sink;
 #[path = "conformance/executor.rs"]
 mod executor;
+#[path = "conformance/executor_docker.rs"]
+mod executor_docker;
 #[path = "conformance/executor_ssh.rs"]
 mod executor_ssh;
 #[path = "conformance/failover_ip.rs"]

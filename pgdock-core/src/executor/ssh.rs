@@ -16,21 +16,23 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 
 use super::command::{Command, Exit};
+use super::remote::files::{self, Shell};
+use super::remote::{Input, mark, script};
 use super::{Executor, OnOutput};
 use crate::{Error, Result};
 
 mod auth;
 mod config;
 mod connect;
-mod files;
 mod known_hosts;
 mod run;
-mod script;
+mod shell;
 
 pub use config::{HostKeys, Identity, SshConfig, SshTimeouts};
 
 use connect::{Connection, Purpose, Session};
-use run::{Input, Running};
+use run::Running;
+use shell::SshShell;
 
 /// Runs commands on a node as a user that may log in there over SSH.
 ///
@@ -46,6 +48,12 @@ use run::{Input, Running};
 /// - Of signals that SSH has no name for, the number is not known: 0.
 #[derive(Debug)]
 pub struct SshExecutor {
+    link: Link,
+}
+
+/// The way to a node: one connection, made when it is needed, and made anew when it was lost.
+#[derive(Debug)]
+pub(super) struct Link {
     config: SshConfig,
     current: Mutex<Option<Arc<Connection>>>,
 }
@@ -54,7 +62,23 @@ impl SshExecutor {
     /// For a node. Nothing is opened yet.
     #[must_use]
     pub fn new(config: SshConfig) -> Self {
+        Self { link: Link::new(config) }
+    }
+}
+
+impl Link {
+    pub(super) fn new(config: SshConfig) -> Self {
         Self { config, current: Mutex::new(None) }
+    }
+
+    /// Opens a way to a socket of the node.
+    pub(super) async fn forward(&self, socket: &Path) -> Result<russh::ChannelStream<russh::client::Msg>> {
+        let connection = self.connection().await?;
+        match connection.forward(socket).await {
+            // As with a session.
+            Err(_) if !connection.is_open() => self.connection().await?.forward(socket).await,
+            stream => stream,
+        }
     }
 
     async fn connection(&self) -> Result<Arc<Connection>> {
@@ -81,7 +105,7 @@ impl SshExecutor {
 /// As a URL: `ssh://user@host:port`.
 impl std::fmt::Display for SshExecutor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.config.fmt(f)
+        self.link.config.fmt(f)
     }
 }
 
@@ -94,7 +118,7 @@ impl Executor for SshExecutor {
             let input = Input::open(stdin).await?;
             let mark = mark();
             let script = script::run(command, &mark, !input.is_empty())?;
-            let session = self.session(Purpose::Command).await?;
+            let session = self.link.session(Purpose::Command).await?;
             running.insert(Running::new(session, mark)).watch(command, script, input, output).await
         };
         let ended = tokio::time::timeout(timeout, run).await;
@@ -117,17 +141,13 @@ impl Executor for SshExecutor {
     }
 
     async fn put_file(&self, from: &mut (dyn AsyncRead + Send + Unpin), path: &Path, mode: u32) -> Result<()> {
-        let session = self.session(Purpose::File).await?;
-        files::put(session, &mark(), from, path, mode).await
+        let session = self.link.session(Purpose::File).await?;
+        let shell: Arc<dyn Shell> = Arc::new(SshShell::new(session));
+        files::put(&shell, &mark(), from, path, mode).await
     }
 
     async fn get_file(&self, path: &Path, to: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<u64> {
-        let session = self.session(Purpose::File).await?;
-        files::get(session, &mark(), path, to).await
+        let session = self.link.session(Purpose::File).await?;
+        files::get(&SshShell::new(session), &mark(), path, to).await
     }
-}
-
-/// What no login shell says by itself.
-fn mark() -> String {
-    format!("pgdock-{}", crate::dice::unique())
 }

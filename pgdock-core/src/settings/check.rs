@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::duration::display;
 use super::section::{Reader, Section};
-use super::{FailoverIpSettings, Settings};
+use super::{FailoverIpSettings, Reach, Settings, docker};
 use crate::witness::WitnessUrl;
 use crate::witness::record::Durability;
 
@@ -23,6 +23,45 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     nodes(settings, reader);
     addresses(settings, reader);
     witness(settings, reader);
+    reach(settings, reader);
+}
+
+/// No two nodes are one machine, or one container.
+fn reach(settings: &Settings, reader: &Reader) {
+    if reader.is_faulty(&["nodes", "docker", "ssh", "cluster"]) {
+        return;
+    }
+    let mut machines = BTreeMap::new();
+    let mut containers = Vec::new();
+    for (name, node) in &settings.nodes {
+        match &node.reach {
+            Reach::Local => {}
+            Reach::Ssh(target) => {
+                if let Some(other) = machines.insert((&target.host, target.port), name) {
+                    reader.fault(
+                        &format!("nodes.{name}.ssh"),
+                        "a machine of its own",
+                        format!("{}, that of {other}", target.host),
+                        "change it: with executor = \"ssh\" there is one node a machine",
+                    );
+                }
+            }
+            Reach::Docker(container) => containers.push((name, container)),
+        }
+    }
+    docker::check(&containers, |key, expected, found| {
+        reader.fault(key, expected, found, "set it in the node's section: both are on the same engine");
+    });
+    if let (WitnessUrl::File(_), true) = (&settings.witness.url, settings.nodes.len() > 1)
+        && settings.cluster.executor != super::ExecutorKind::Local
+    {
+        reader.fault(
+            "witness.url",
+            "a store that all nodes reach",
+            "a file, which each node would have for itself",
+            "name a bucket, etcd, or a PostgreSQL outside the cluster: docs/witness.md",
+        );
+    }
 }
 
 fn times(settings: &Settings, reader: &Reader) {

@@ -3,17 +3,23 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::docker::{self, DockerSettings, EngineUrl};
 use super::section::{Reader, Section, join};
-use super::{ClusterSettings, ExecutorKind, NodeSettings};
+use super::ssh::{self, SshSettings};
+use super::{ClusterSettings, ExecutorKind, NodeSettings, Reach};
 use crate::NodeName;
 
-pub(super) fn read(
-    reader: &Reader,
-    section: Section<'_>,
-    cluster: &ClusterSettings,
-    postgres_port: u16,
-    agent_port: u16,
-) -> BTreeMap<NodeName, NodeSettings> {
+/// What counts where a node says nothing else.
+pub(super) struct Usual<'a> {
+    pub(super) cluster: &'a ClusterSettings,
+    pub(super) postgres_port: u16,
+    pub(super) agent_port: u16,
+    pub(super) ssh: &'a SshSettings,
+    pub(super) docker: &'a (DockerSettings, Option<EngineUrl>),
+}
+
+pub(super) fn read(reader: &Reader, section: Section<'_>, usual: &Usual<'_>) -> BTreeMap<NodeName, NodeSettings> {
+    let Usual { cluster, ssh, .. } = usual;
     let mut nodes = BTreeMap::new();
     for (name, item) in section.entries() {
         let path = join("nodes", name);
@@ -36,10 +42,21 @@ pub(super) fn read(
             address: address.to_owned(),
             priority: node.integer("priority", 0..=1_000_000).unwrap_or(100),
             failover: node.boolean("failover", true),
-            postgres_port: node.port("postgres_port").unwrap_or(postgres_port),
-            agent_port: node.port("agent_port").unwrap_or(agent_port),
+            postgres_port: node.port("postgres_port").unwrap_or(usual.postgres_port),
+            agent_port: node.port("agent_port").unwrap_or(usual.agent_port),
             home: match cluster.executor {
                 ExecutorKind::Local => cluster.root.join(name),
+                ExecutorKind::Ssh | ExecutorKind::Docker => cluster.root.clone(),
+            },
+            reach: {
+                // All are read, whichever counts: a slip is one all the same.
+                let target = ssh::target(&node, ssh, address);
+                let container = docker::container(&node, name, usual.docker, &target, &cluster.root);
+                match cluster.executor {
+                    ExecutorKind::Local => Reach::Local,
+                    ExecutorKind::Ssh => Reach::Ssh(target),
+                    ExecutorKind::Docker => Reach::Docker(container),
+                }
             },
         };
         node.end();

@@ -9,7 +9,7 @@ use super::fault::{Fault, Faults};
 use super::section::{Reader, Section, line_of};
 use super::{
     AgentSettings, ClusterSettings, ExecutorKind, FailoverIpSettings, FailoverSettings, Settings, WitnessSettings,
-    check, env_file, nodes, postgres, witness,
+    check, docker, env_file, nodes, postgres, ssh, witness,
 };
 use crate::witness::record::Durability;
 use crate::{Error, Result};
@@ -93,10 +93,20 @@ pub(crate) fn parse(text: &str, dir: &Path, files: Files) -> Result<Settings, Fa
     let witness = witness::read(&reader, witness_section, dir, &cluster.name, files);
     let failover = failover(failover_section, &witness);
     let failover_ip = failover_ip(&reader, root.section("failover_ip"), dir, files);
-    let nodes = nodes::read(&reader, root.section("nodes"), &cluster, postgres.port, agent.port);
+    let ssh = ssh::read(root.section("ssh"), dir);
+    let docker = docker::read(root.section("docker"), dir, &ssh, postgres.version);
+    let usual = nodes::Usual {
+        cluster: &cluster,
+        postgres_port: postgres.port,
+        agent_port: agent.port,
+        ssh: &ssh,
+        docker: &docker,
+    };
+    let nodes = nodes::read(&reader, root.section("nodes"), &usual);
     root.end();
 
-    let settings = Settings { dir: dir.to_owned(), cluster, postgres, failover, witness, failover_ip, agent, nodes };
+    let (dir, docker) = (dir.to_owned(), docker.0);
+    let settings = Settings { dir, cluster, postgres, failover, witness, failover_ip, agent, ssh, docker, nodes };
     check::check(&settings, &reader);
     let faults = reader.into_faults();
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
@@ -116,8 +126,21 @@ fn cluster(section: Section<'_>, dir: &Path) -> ClusterSettings {
             "choose another name",
         );
     }
-    let executor = section.choice("executor", &[("local", ExecutorKind::Local)], ExecutorKind::Local);
-    let root = resolve(dir, section.text("root").unwrap_or("var"));
+    let executors = [ExecutorKind::Local, ExecutorKind::Ssh, ExecutorKind::Docker].map(|kind| (kind.as_str(), kind));
+    let executor = section.choice("executor", &executors, ExecutorKind::Local);
+    let root = section.text("root");
+    let root = if executor == ExecutorKind::Local {
+        resolve(dir, root.unwrap_or("var"))
+    } else {
+        let root = root.unwrap_or("/opt/pgdock");
+        // It is a folder of other machines, which know nothing of this one's. The colon divides the parts of a mount.
+        let fits = root.starts_with('/') && root.trim_end_matches('/').len() > 1 && !root.contains([':', '\n', ',']);
+        if !fits {
+            let remedy = "write it as in root = \"/opt/pgdock\"";
+            section.fault("root", "an absolute path on the nodes' machines", format!("{root:?}"), remedy);
+        }
+        resolve(Path::new("/"), root)
+    };
     section.end();
     ClusterSettings { name: name.to_owned(), executor, root }
 }

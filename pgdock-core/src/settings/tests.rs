@@ -69,6 +69,18 @@ fn defaults_are_filled_in() {
             port: 7432,
             beat: 200ms,
         },
+        ssh: SshSettings {
+            user: "root",
+            port: 22,
+            identity: None,
+            known_hosts: None,
+        },
+        docker: DockerSettings {
+            image: "pgdock:17",
+            network: "host",
+            certificates: None,
+            shm_size: 268435456,
+        },
         nodes: {
             n1: NodeSettings {
                 address: "127.0.0.2",
@@ -77,6 +89,7 @@ fn defaults_are_filled_in() {
                 postgres_port: 5432,
                 agent_port: 7432,
                 home: "/srv/pg/var/n1",
+                reach: Local,
             },
         },
     }
@@ -202,6 +215,18 @@ agent_port = 6101
             port: 6001,
             beat: 100ms,
         },
+        ssh: SshSettings {
+            user: "root",
+            port: 22,
+            identity: None,
+            known_hosts: None,
+        },
+        docker: DockerSettings {
+            image: "pgdock:16",
+            network: "host",
+            certificates: None,
+            shm_size: 268435456,
+        },
         nodes: {
             n1: NodeSettings {
                 address: "10.0.0.1",
@@ -210,6 +235,7 @@ agent_port = 6101
                 postgres_port: 6000,
                 agent_port: 6001,
                 home: "/srv/pg/run/n1",
+                reach: Local,
             },
             n2: NodeSettings {
                 address: "n2.example.com",
@@ -218,6 +244,7 @@ agent_port = 6101
                 postgres_port: 6100,
                 agent_port: 6101,
                 home: "/srv/pg/run/n2",
+                reach: Local,
             },
         },
     }
@@ -228,7 +255,7 @@ agent_port = 6101
 fn all_faults_are_listed_at_once() {
     let text = r#"[cluster]
 nam = "main"
-executor = "ssh"
+executor = "shh"
 [postgres]
 version = 13
 port = 70000
@@ -262,7 +289,7 @@ address = "10.0.0.2"
     insta::assert_snapshot!(found, @r#"
     cluster.toml:1: cluster.name: expected a text in quotes, found nothing; add name = "main" to [cluster]
     cluster.toml:2: cluster.nam: expected a known key, found `nam`; did you mean `name`? known: name, executor, root
-    cluster.toml:3: cluster.executor: expected "local", found "ssh"; known: local
+    cluster.toml:3: cluster.executor: expected "local" or "ssh" or "docker", found "shh"; known: local, ssh, docker
     cluster.toml:5: postgres.version: expected a whole number from 14 to 18, found 13; choose one of these
     cluster.toml:6: postgres.port: expected a whole number from 1 to 65535, found 70000; choose one of these
     cluster.toml:7: postgres.hba[0]: expected a method that proves who logs in, found trust; write scram-sha-256, or cert
@@ -277,13 +304,13 @@ address = "10.0.0.2"
     cluster.toml:17: failover.ttl: expected at least three times failover.heartbeat, 6s, found 5s; raise it, or lower failover.heartbeat
     cluster.toml:18: failover.stop_budget: expected a duration such as "200ms", "5s" or "1m30s" (units: ms, s, m, min, h, d), found 10; write it with its unit, as in stop_budget = "10s"
     cluster.toml:19: failover.lag_bytes_max: expected a size such as "64kB" or "16MiB" (units: B, kB, MB, GB, TB and KiB, MiB, GiB, TiB, all powers of 1024), found "16mb"; write it with its unit, as in lag_bytes_max = "16MiB"
-    cluster.toml:20: failovers: expected a known section, found `failovers`; did you mean `failover`? known: cluster, agent, postgres, failover, witness, failover_ip, nodes
+    cluster.toml:20: failovers: expected a known section, found `failovers`; did you mean `failover`? known: cluster, agent, postgres, failover, witness, failover_ip, ssh, docker, nodes
     cluster.toml:21: witness.region: expected the region of the bucket, found nothing; add region = "eu-central-1" to [witness]; or endpoint, where it is not Amazon's
     cluster.toml:23: failover_ip.script: expected a text in quotes, found nothing; add script = "shared/failover/failover.sh" to [failover_ip]
     cluster.toml:24: failover_ip.kind: expected "script", found "magic"; known: script
     cluster.toml:25: failover_ip.address: expected an IP address or a host name, without port, found "10.0.0.1:5432"; write the port as postgres_port or agent_port
     cluster.toml:27: nodes.n1.address: expected an IP address or a host name, without port, found "10.0.0.256"; correct it
-    cluster.toml:28: nodes.n1.priorty: expected a known key, found `priorty`; did you mean `priority`? known: address, priority, failover, postgres_port, agent_port
+    cluster.toml:28: nodes.n1.priorty: expected a known key, found `priorty`; did you mean `priority`? known: address, priority, failover, postgres_port, agent_port, ssh, engine, container, volume
     cluster.toml:29: nodes.N2: expected a node's name: 1 to 32 characters of a-z, 0-9, - and _, the first one a letter, found "N2"; rename the section
     "#);
 }
@@ -334,6 +361,58 @@ fn nodes_are_apart() {
     cluster.toml:3: nodes: expected a node that may become primary, found none; remove failover = false from one of them
     cluster.toml:9: failover_ip.address: expected an address that can move, found the own address of n1; write the address that follows the primary
     ");
+}
+
+/// Two machines, reached as `kind` says.
+fn machines(kind: &str, more: &str) -> String {
+    let witness = "[witness]\nurl = \"etcd://10.0.0.9:2379\"\ntls = false\n";
+    let nodes = "[nodes.n2]\naddress = \"10.0.0.2\"\n[nodes.n1]\naddress = \"10.0.0.1\"\n";
+    format!("[cluster]\nname = \"main\"\nexecutor = \"{kind}\"\n{witness}{nodes}{more}")
+}
+
+#[test]
+fn nodes_are_reached_as_the_executor_says() {
+    let read = |text: String| parse(&text, Path::new("/srv"), Files::Ignored).unwrap();
+    let ssh = read(machines("ssh", "ssh = \"ann@db1\"\n[ssh]\nuser = \"bob\"\nport = 2222\nidentity = \"keys/id\"\n"));
+    let reach = |settings: &Settings, i: usize| settings.nodes.values().nth(i).unwrap().reach.clone();
+    let target = |user: &str, host: &str| SshTarget { user: user.into(), host: host.into(), port: 2222 };
+    assert_eq!(reach(&ssh, 0), Reach::Ssh(target("ann", "db1")));
+    assert_eq!(reach(&ssh, 1), Reach::Ssh(target("bob", "10.0.0.2")));
+    assert_eq!(ssh.ssh.identity.as_deref(), Some(Path::new("/srv/keys/id")));
+    assert!(ssh.nodes.values().all(|node| node.home == Path::new("/opt/pgdock")));
+
+    let docker = read(machines("docker", "ssh = \"ann@db1:23\"\n"));
+    let Reach::Docker(container) = reach(&docker, 0) else { panic!("{docker:?}") };
+    assert_eq!(container.engine.to_string(), "ssh://ann@db1:23");
+    assert_eq!((container.container.as_str(), container.volume.as_str()), ("pgdock-n1", "/opt/pgdock"));
+
+    let local = "volume = \"v1\"\nengine = \"unix:///run/podman.sock\"\n[docker]\nengine = \"tcp://10.0.0.1\"\ncertificates = \"c\"\n";
+    let docker = read(machines("docker", local));
+    let Reach::Docker(container) = reach(&docker, 0) else { panic!("{docker:?}") };
+    assert_eq!((container.engine.to_string().as_str(), container.volume.as_str()), ("unix:///run/podman.sock", "v1"));
+    let Reach::Docker(container) = reach(&docker, 1) else { panic!("{docker:?}") };
+    assert_eq!(container.engine.to_string(), "tcp://10.0.0.1:2376");
+}
+
+#[test]
+fn faults_in_how_nodes_are_reached_are_told() {
+    insta::assert_snapshot!(faults(&machines("ssh", "ssh = \"10.0.0.2\"\n")), @r#"cluster.toml:7: nodes.n2.ssh: expected a machine of its own, found 10.0.0.2, that of n1; change it: with executor = "ssh" there is one node a machine"#);
+    insta::assert_snapshot!(faults(&machines("docker", "[docker]\nengine = \"unix:///var/run/docker.sock\"\n")), @"cluster.toml:7: nodes.n2.volume: expected a volume of its own, found /opt/pgdock, that of n1; set it in the node's section: both are on the same engine");
+    insta::assert_snapshot!(faults(&machines("docker", "ssh = \"@x\"\nengine = \"docker.sock\"\ncontainer = \"a b\"\nvolume = \"../x\"\n[ssh]\nuser = \"a@b\"\nport = 0\n[docker]\nengine = \"tcp://10.0.0.1\"\nimage = \"a b\"\nnetwork = \"\"\nshm_size = 5\n")), @r#"
+    cluster.toml:11: nodes.n1.ssh: expected [USER@]HOST[:PORT], found "@x"; write it as in ssh = "root@10.0.0.1:22"
+    cluster.toml:12: nodes.n1.engine: expected unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST:PORT, found "docker.sock"; write it as in engine = "unix:///var/run/docker.sock"
+    cluster.toml:13: nodes.n1.container: expected the name of a container, found "a b"; use a-z, 0-9, `.`, `-` and `_`
+    cluster.toml:14: nodes.n1.volume: expected an absolute path on the engine's machine, or the name of a volume, found "../x"; correct it
+    cluster.toml:16: ssh.user: expected the name of a user, found "a@b"; write the name alone, without host or port
+    cluster.toml:17: ssh.port: expected a whole number from 1 to 65535, found 0; choose one of these
+    cluster.toml:19: docker.engine: expected certificates for an engine that is reached by TCP, found none; set [docker] certificates to the folder of ca.pem, cert.pem and key.pem, or use ssh://
+    cluster.toml:20: docker.image: expected the name of an image, found "a b"; write it as in image = "pgdock:17"
+    cluster.toml:21: docker.network: expected a text in quotes, not empty, found ""; write it in double quotes
+    cluster.toml:22: docker.shm_size: expected a size such as "64kB" or "16MiB" (units: B, kB, MB, GB, TB and KiB, MiB, GiB, TiB, all powers of 1024), found 5; write it with its unit, as in shm_size = "256MiB"
+    "#);
+    let file = machines("docker", "").replace("etcd://10.0.0.9:2379\"\ntls = false", "file:w.json\"");
+    insta::assert_snapshot!(faults(&file.replace("name =", "root = \"var\"\nname =")), @r#"cluster.toml:2: cluster.root: expected an absolute path on the nodes' machines, found "var"; write it as in root = "/opt/pgdock""#);
+    insta::assert_snapshot!(faults(&file), @"cluster.toml:5: witness.url: expected a store that all nodes reach, found a file, which each node would have for itself; name a bucket, etcd, or a PostgreSQL outside the cluster: docs/witness.md");
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{self, Handle, Msg};
 use russh::keys::{Algorithm, PublicKeyOrCertificate};
-use russh::{Channel, Disconnect, Preferred};
+use russh::{Channel, ChannelStream, Disconnect, Preferred};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -133,6 +134,23 @@ impl Connection {
                 self.end("no answer").await;
                 Err(late)
             }
+        }
+    }
+
+    /// Opens a way to a socket of the node.
+    pub(super) async fn forward(&self, socket: &Path) -> Result<ChannelStream<Msg>> {
+        let at = || format!("node={}, socket={}", self.node, socket.display());
+        let path = socket.to_str().ok_or_else(|| Error::invalid(format!("a path is not UTF-8. {}", at())))?;
+        let opening = self.handle.channel_open_direct_streamlocal(path);
+        match within(self.patience, "the node did not open a way to a socket", &self.node, opening).await? {
+            Ok(channel) => Ok(channel.into_stream()),
+            Err(russh::Error::ChannelOpenFailure(reason)) => Err(Error::unavailable(format!(
+                "the node does not let the user through to a socket. {}, reason={reason:?}",
+                at()
+            ))
+            .hint("is there something that listens on it, and may the user open it?")
+            .hint("AllowStreamLocalForwarding in its sshd_config must be yes, and DisableForwarding no")),
+            Err(e) => Err(Error::unavailable(format!("the connection was lost. node={}", self.node)).because(e)),
         }
     }
 

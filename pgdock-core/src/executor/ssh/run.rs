@@ -13,14 +13,13 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connect::{Connection, Purpose, Session, within};
-use super::script::{self, Process};
-use crate::executor::command::{Command, Exit, Stdin, Stream};
-use crate::executor::{OnOutput, shown};
+use crate::executor::OnOutput;
+use crate::executor::command::{Command, Exit, Stream};
+use crate::executor::remote::script::{self, Process};
+use crate::executor::remote::{self, Input, Preface, introduced};
 use crate::{Error, Result};
 
 const CHUNK: usize = 32 << 10;
-/// How much is heard before the mark.
-const NOISE_MAX: usize = 64 << 10;
 /// How much of the outputs is waited for once the program has ended, while a child writes on.
 const REST_MAX: usize = 1 << 20;
 /// How often the server has to say that there is nothing more. It answers before it sends what it has just read, so
@@ -28,29 +27,6 @@ const REST_MAX: usize = 1 << 20;
 const QUIET: u32 = 3;
 /// How long a command that is to be killed is given to say its number.
 const INTRODUCTION: Duration = Duration::from_secs(10);
-
-/// What a program reads, opened before anything is started.
-pub(super) enum Input {
-    Empty,
-    Bytes(Bytes),
-    File(tokio::fs::File),
-}
-
-impl Input {
-    pub(super) async fn open(stdin: &Stdin) -> Result<Self> {
-        Ok(match stdin {
-            Stdin::Empty => Self::Empty,
-            Stdin::Bytes(bytes) => Self::Bytes(bytes.clone()),
-            Stdin::File(path) => Self::File(tokio::fs::File::open(path).await.map_err(|e| {
-                Error::invalid(format!("the input of a command cannot be read. path={}", path.display())).because(e)
-            })?),
-        })
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
-}
 
 /// A session's program. Dropped before it has ended, it is killed.
 pub(super) struct Running(Option<Parts>);
@@ -169,20 +145,8 @@ impl Running {
             return Ok(exit);
         }
         let node = connection.node();
-        Err(match stdout.said.as_deref() {
-            Some("no-program") => Error::invalid(format!(
-                "a command cannot be started: there is no such program. node={node}, command={command}"
-            )),
-            Some("no-dir") => Error::invalid(format!(
-                "a command cannot be started in its folder. node={node}, command={command}{}",
-                shown(command.surroundings().0)
-            )),
-            _ => Error::invalid(format!("the node's login shell does not run commands. node={node}, exit={exit}"))
-                .because(format!("{} {}", stdout.noise(), stderr.noise()).trim().to_owned())
-                .hint(
-                    "the user needs a shell such as /bin/sh, and no forced command in sshd_config or authorized_keys",
-                ),
-        })
+        let hint = "the user needs a shell such as /bin/sh, and no forced command in sshd_config or authorized_keys";
+        Err(remote::not_started((node, hint), command, stdout, stderr, exit))
     }
 
     /// Kills it, and returns when that is done or cannot be done.
@@ -299,51 +263,6 @@ async fn feed(write: &ChannelWriteHalf<Msg>, script: Vec<u8>, input: Input) -> R
     Ok(())
 }
 
-/// What comes on one output before the shell's word, and that word.
-#[derive(Debug, Default)]
-pub(super) struct Preface {
-    held: Vec<u8>,
-    pub(super) said: Option<String>,
-}
-
-impl Preface {
-    /// Takes what came, and gives what is the program's.
-    pub(super) fn take(&mut self, mark: &str, data: Bytes) -> Result<Option<Bytes>> {
-        if self.said.is_some() {
-            return Ok(Some(data));
-        }
-        self.held.extend_from_slice(&data);
-        if let Some(start) = find(&self.held, mark.as_bytes())
-            && let Some(length) = self.held[start..].iter().position(|&byte| byte == b'\n')
-        {
-            let words = &self.held[start + mark.len()..start + length];
-            self.said = Some(String::from_utf8_lossy(words).trim().to_owned());
-            return Ok(Some(self.held.split_off(start + length + 1).into()));
-        }
-        if self.held.len() > NOISE_MAX {
-            return Err(Error::invalid("the login shell writes without end")
-                .hint("its start files (such as .bashrc) must be silent where no terminal is"));
-        }
-        Ok(None)
-    }
-
-    /// The end of what came before the word.
-    pub(super) fn noise(&self) -> String {
-        let noise = self.held.trim_ascii();
-        String::from_utf8_lossy(&noise[noise.len().saturating_sub(500)..]).into_owned()
-    }
-}
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
-}
-
-/// Who says `run PID START`.
-fn introduced(said: &str) -> Option<Process> {
-    let mut words = said.strip_prefix("run ")?.split(' ');
-    Some(Process { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? })
-}
-
 /// A signal's number on Linux; 0 where the server does not name it.
 fn number(signal: &Sig) -> i32 {
     use rustix::process::Signal;
@@ -363,26 +282,4 @@ fn number(signal: &Sig) -> i32 {
         Sig::Custom(_) => return 0,
     };
     signal.as_raw()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_programs_output_begins_after_the_mark() {
-        let mut preface = Preface::default();
-        let mut seen = Vec::new();
-        for piece in ["motd\nma", "rk run 12 3", "4\nfirst\nmark", " second"] {
-            if let Some(data) = preface.take("mark", piece.into()).unwrap() {
-                seen.extend_from_slice(&data);
-            }
-        }
-        assert_eq!(seen, b"first\nmark second");
-        let said = preface.said.clone().unwrap();
-        assert_eq!(introduced(&said), Some(Process { pid: 12, started: 34 }));
-        assert_eq!(introduced("no-dir"), None);
-        let endless = Preface::default().take("mark", vec![b'x'; NOISE_MAX + 1].into());
-        assert!(endless.unwrap_err().to_string().contains("login shell"));
-    }
 }

@@ -1,9 +1,11 @@
 //! What the node's shell is told: programs of POSIX sh, and how values travel to them.
 //!
-//! The command line of a session is visible to every user of the node, and is read by the login shell of the user,
+//! The command line of a session, or of what an engine starts in a container, is visible to every user of the node, and is read by the login shell of the user,
 //! whichever that is. So it is always the same, and only starts `/bin/sh` with an empty environment, which reads
 //! one line from its standard input and, if it came whole, evaluates it. That line holds the program, and all values; what follows
 //! it on the standard input is the program's own, since `read` takes no byte beyond the end of its line.
+//!
+//! The shell is the leader of a session: the server of SSH makes each of its processes one, and so does an engine.
 
 use crate::executor::Command;
 use crate::executor::command::PATH;
@@ -13,7 +15,7 @@ use crate::{Error, Result};
 const DEADLINE_SLACK_S: u64 = 60;
 
 /// What every session runs. No character in it means anything to any login shell.
-pub(super) fn bootstrap() -> String {
+pub(in crate::executor) fn bootstrap() -> String {
     format!("exec env -i PATH={PATH} LC_ALL=C /bin/sh -c 'IFS= read -r l && eval \"$l\"'")
 }
 
@@ -33,25 +35,30 @@ fn watchdog() -> String {
 }
 
 /// Kills a group as long as its leader is the one that was meant.
-pub(super) fn kill(process: &Process) -> Result<Vec<u8>> {
+pub(in crate::executor) fn kill(process: &Process) -> Result<Vec<u8>> {
     let script = format!("{STAT}; [ \"${{25}}\" = \"$2\" ] && kill -9 -\"$1\"; exit 0");
     line(&format!("set -- {} {} - - -; {script}", process.pid, process.started))
 }
 
 /// A process of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Process {
+pub(in crate::executor) struct Process {
     /// Its number, which is that of its group.
-    pub(super) pid: u32,
+    pub(in crate::executor) pid: u32,
     /// When it started, in ticks since the node did.
-    pub(super) started: u64,
+    pub(in crate::executor) started: u64,
+}
+
+/// Says who the shell is: the mark, `run PID START`.
+fn begin(mark: &str) -> String {
+    format!("set -- $$ - - - -; {STAT}; echo \"{mark} run $1 ${{25}}\"; set --")
 }
 
 /// Runs a command. First the shell says on both outputs, each on a line of its own, the mark and what became
 /// of it: `run PID START`, `no-program`, `no-dir`. Then it becomes the program.
 ///
-/// The shell is the leader of a session, since the server makes each session's process one; so is the program.
-pub(super) fn run(command: &Command, mark: &str, stdin: bool) -> Result<Vec<u8>> {
+/// The program is the leader of a session, as the shell was.
+pub(in crate::executor) fn run(command: &Command, mark: &str, stdin: bool) -> Result<Vec<u8>> {
     let (dir, _, timeout) = command.surroundings();
     let dir = dir.map_or_else(|| "/".into(), |dir| dir.to_string_lossy());
     let seconds = timeout.as_secs().saturating_add(DEADLINE_SLACK_S);
@@ -99,44 +106,46 @@ pub(super) fn run(command: &Command, mark: &str, stdin: bool) -> Result<Vec<u8>>
 
 /// Receives a file beside the one it is to replace, which is there once the mark is said, and says how many bytes
 /// have come.
-pub(super) fn receive(path: &str, mark: &str, dir: &str, temporary: &str) -> Result<Vec<u8>> {
+pub(in crate::executor) fn receive(path: &str, mark: &str, dir: &str, temporary: &str) -> Result<Vec<u8>> {
     line(&format!(
         "_pgdock_p={}; _pgdock_d={}; _pgdock_t={}; umask 077; set -C; \
          [ -d \"$_pgdock_d\" ] || {{ echo 'No such file or directory' >&2; exit 2; }}; \
          [ ! -d \"$_pgdock_p\" ] || {{ echo 'Is a directory' >&2; exit 2; }}; \
          find \"$_pgdock_d\" -maxdepth 1 -name '{TEMPORARY}*' -mmin +1440 -exec rm -f -- {{}} + 2>/dev/null; \
-         exec 4>\"$_pgdock_t\"; echo {mark} begin; cat >&4 || exit 3; wc -c <\"$_pgdock_t\"",
+         exec 4>\"$_pgdock_t\"; {}; cat >&4 || exit 3; wc -c <\"$_pgdock_t\"",
         quote(path),
         quote(dir),
         quote(temporary),
+        begin(mark),
     ))
 }
 
 /// Puts what was received into its place. Ends with 4 when it is there, and the folder could not be synced.
-pub(super) fn land(path: &str, mark: &str, dir: &str, temporary: &str, mode: u32) -> Result<Vec<u8>> {
+pub(in crate::executor) fn land(path: &str, mark: &str, dir: &str, temporary: &str, mode: u32) -> Result<Vec<u8>> {
     line(&format!(
-        "_pgdock_p={}; _pgdock_d={}; _pgdock_t={}; echo {mark} begin; \
+        "_pgdock_p={}; _pgdock_d={}; _pgdock_t={}; {}; \
          [ ! -d \"$_pgdock_p\" ] || {{ echo 'Is a directory' >&2; exit 2; }}; \
          chmod {:o} \"$_pgdock_t\" && sync \"$_pgdock_t\" && mv -f -T \"$_pgdock_t\" \"$_pgdock_p\" || exit 3; sync \"$_pgdock_d\" || exit 4",
         quote(path),
         quote(dir),
         quote(temporary),
+        begin(mark),
         mode & 0o7777,
     ))
 }
 
 /// Removes what was received.
-pub(super) fn discard(mark: &str, temporary: &str) -> Result<Vec<u8>> {
-    line(&format!("_pgdock_t={}; echo {mark} begin; rm -f \"$_pgdock_t\"", quote(temporary)))
+pub(in crate::executor) fn discard(mark: &str, temporary: &str) -> Result<Vec<u8>> {
+    line(&format!("_pgdock_t={}; {}; rm -f \"$_pgdock_t\"", quote(temporary), begin(mark)))
 }
 
 /// Sends a file.
-pub(super) fn send(path: &str, mark: &str) -> Result<Vec<u8>> {
-    line(&format!("_pgdock_p={}; echo {mark} begin; exec cat <\"$_pgdock_p\"", quote(path)))
+pub(in crate::executor) fn send(path: &str, mark: &str) -> Result<Vec<u8>> {
+    line(&format!("_pgdock_p={}; {}; exec cat <\"$_pgdock_p\"", quote(path), begin(mark)))
 }
 
 /// How the names of files begin that are not whole yet.
-pub(super) const TEMPORARY: &str = ".pgdock-put-";
+pub(in crate::executor) const TEMPORARY: &str = ".pgdock-put-";
 
 /// One word of a shell, whatever is in it. Line feeds are in `$_pgdock_n`.
 fn quote(text: &str) -> String {

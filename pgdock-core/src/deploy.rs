@@ -1,0 +1,22 @@
+//! What makes a node of a machine or of an engine: its container or service, its image, its secrets.
+//!
+//! [`NodeContainer`] is what a node's container is, as data. The engine is told by it what to make, and `pgdock compose`
+//! prints it: there is no third description.
+
+mod container;
+#[cfg(feature = "docker")]
+mod image;
+#[cfg(feature = "docker")]
+mod machine;
+mod secrets;
+mod tar;
+
+pub use container::{Network, NodeContainer};
+#[cfg(feature = "docker")]
+pub use image::{ImageRecipe, libc_of};
+#[cfg(feature = "docker")]
+pub use machine::{Machine, Standing};
+pub use secrets::{SecretFile, deliver, secrets_of};
+
+/// The user and group of everything that a node keeps, on every machine the same.
+pub const UID: u32 = 5432;
