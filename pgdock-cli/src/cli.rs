@@ -75,6 +75,7 @@ pub(crate) enum Command {
     Reload(commands::reload::ReloadArgs),
     Clone(commands::clone::CloneArgs),
     Rejoin(commands::rejoin::RejoinArgs),
+    Config(commands::config::ConfigArgs),
     Diverged(commands::diverged::DivergedArgs),
     SmokeTest(commands::smoke_test::SmokeTestArgs),
     Dsn(commands::dsn::DsnArgs),

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod bootstrap;
 pub(crate) mod clone;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod deadman;
 pub(crate) mod demo;
 pub(crate) mod diverged;
@@ -48,6 +49,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Reload(args) => reload::run(context, args).await,
         Command::Clone(args) => clone::run(context, args).await,
         Command::Rejoin(args) => rejoin::run(context, args).await,
+        Command::Config(args) => config::run(context, args).await,
         Command::Diverged(args) => diverged::run(context, args).await,
         Command::SmokeTest(args) => smoke_test::run(context, args).await,
         Command::Dsn(args) => dsn::run(context, args).await,

@@ -3,6 +3,7 @@
 use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
 
+use pgdock_core::executor::Opener;
 use pgdock_core::{Cluster, Error, NodeName, Result, Settings};
 
 use crate::cli::Globals;
@@ -38,6 +39,12 @@ impl Context {
             Some(dir) => Settings::from_path(dir),
             None => Settings::from_path(nearest()?),
         }
+    }
+
+    /// What reaches the nodes, with the person's keys and SSH agent.
+    pub(crate) fn opener(&self) -> Opener {
+        let path = |name| std::env::var_os(name).map(PathBuf::from);
+        Opener::new().home(path("HOME")).ssh_agent(path("SSH_AUTH_SOCK"))
     }
 
     /// A handle on the cluster.

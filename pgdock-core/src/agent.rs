@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod client;
+mod configuration;
 pub mod deadman;
 mod dial;
 mod driver;
@@ -15,5 +16,6 @@ mod start;
 mod state;
 pub mod tls;
 
+pub use configuration::Applied;
 pub use policy::policy;
 pub use start::{Agent, AgentBuilder, host_port};

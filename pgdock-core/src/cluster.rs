@@ -13,6 +13,7 @@ mod dsn;
 mod events;
 mod orders;
 pub mod plan;
+mod roll;
 pub mod status;
 
 use std::sync::Arc;
@@ -109,7 +110,7 @@ impl ClusterBuilder {
         let settings = self.settings;
         let secrets = match self.secrets {
             Some(secrets) => secrets,
-            None => Secrets::load(&settings.secrets())?,
+            None => Secrets::load(&settings.secrets())?.with_env(&settings.first_env()?),
         };
         let witness = match self.witness {
             Some(witness) => witness,

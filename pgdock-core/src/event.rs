@@ -93,6 +93,8 @@ pub enum EventKind {
     PostgresStarted,
     /// An operator's order arrived or ended.
     Order,
+    /// Another bundle of configuration counts, or the agent went back to the one before.
+    Configured,
     /// The failover IP was moved.
     AddressMoved,
     /// There is something that a person should know.

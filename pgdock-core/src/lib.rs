@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod backup_sink;
+pub mod bundle;
 pub mod clock;
 pub mod cluster;
 pub mod decide;

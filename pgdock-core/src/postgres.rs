@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod conf_file;
+pub(crate) mod conf_grammar;
 pub mod conninfo;
 pub mod control_data;
 pub mod diverged;
@@ -12,6 +13,7 @@ pub mod process;
 pub(crate) mod reserved;
 pub mod session;
 pub mod timeline;
+pub(crate) mod trial;
 pub mod version;
 pub mod wal_aside;
 pub mod wal_changes;

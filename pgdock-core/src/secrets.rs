@@ -1,11 +1,12 @@
 //! [`Secrets`]: the passwords, the agents' token and the certificates of `secrets/`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
+use crate::postgres::conf_file::SUPERUSER;
 use crate::{Error, ErrorKind, NodeName, Result};
 
 /// The files that hold one random text each.
@@ -82,6 +83,17 @@ impl Secrets {
             ca_pem: ca?,
             ca_file,
         })
+    }
+
+    /// With the password that `env/main` gives: that of the superuser where its `POSTGRES_USER` is one, that of the
+    /// application's role otherwise.
+    #[must_use]
+    pub fn with_env(mut self, env: &BTreeMap<String, String>) -> Self {
+        if let Some(password) = env.get("POSTGRES_PASSWORD").filter(|password| !password.is_empty()) {
+            let user = env.get("POSTGRES_USER").map_or(SUPERUSER, String::as_str);
+            *if user == SUPERUSER { &mut self.superuser } else { &mut self.app } = password.as_str().into();
+        }
+        self
     }
 
     /// Reads a node's certificate and key.

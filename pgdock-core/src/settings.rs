@@ -8,8 +8,11 @@ pub mod env_file;
 mod fault;
 mod nearest;
 mod nodes;
+mod overlay;
 mod parse;
+mod place;
 mod postgres;
+mod registry;
 mod section;
 mod ssh;
 #[cfg(test)]
@@ -23,7 +26,9 @@ use std::time::Duration;
 pub use docker::{ContainerSettings, DockerSettings, EngineUrl, default_image};
 pub use fault::{Fault, Faults};
 pub(crate) use nodes::is_host;
-pub(crate) use parse::{Files, parse};
+pub(crate) use parse::{Files, parse, parse_at};
+pub(crate) use place::Place;
+pub use registry::RegistrySettings;
 pub use ssh::{SshSettings, SshTarget};
 pub(crate) use witness::keys as witness_keys;
 pub use witness::{Credentials, WitnessSettings};
@@ -34,8 +39,16 @@ use crate::witness::record::Durability;
 /// All that `cluster.toml` says of a cluster, with defaults filled in and paths made absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The folder that holds `cluster.toml`, `secrets/`, `shared/` and a folder for each node.
+    /// The folder that holds `cluster.toml`, `shared/` and a folder for each node: an operator's, which holds `secrets/` as
+    /// well, or an installed bundle.
     pub dir: PathBuf,
+    /// The folder of secrets, never part of a bundle: `secrets/` in an operator's folder, that of the node's home for an
+    /// installed bundle.
+    pub secrets: PathBuf,
+    /// Where relative paths begin that lead outside of `dir`. In an operator's folder the same as `dir`.
+    pub base: PathBuf,
+    /// For an installed bundle: the node that it is made for.
+    pub bundle: Option<NodeName>,
     /// `[cluster]`
     pub cluster: ClusterSettings,
     /// `[postgres]`
@@ -46,6 +59,8 @@ pub struct Settings {
     pub witness: WitnessSettings,
     /// `[failover_ip]`, where there is one.
     pub failover_ip: Option<FailoverIpSettings>,
+    /// `[registry]`, where there is one.
+    pub registry: Option<RegistrySettings>,
     /// `[agent]`
     pub agent: AgentSettings,
     /// `[ssh]`
@@ -220,17 +235,45 @@ pub struct NodeSettings {
     pub postgres_port: u16,
     /// `agent_port`: instead of `[agent] port`.
     pub agent_port: u16,
-    /// The node's own folder on its host: `data`, `logs`, `conf`, `run`, `secrets`.
+    /// The node's own folder on its host: `data`, `logs`, `conf`, `run`, `secrets`, `bundles`.
     pub home: PathBuf,
     /// `ssh`, `engine`, `container`, `volume`: how commands reach it.
     pub reach: Reach,
+    /// What its `postgresql.conf` gets: its own file in the folder over the shared one over `[postgres.settings]`. Of an
+    /// installed bundle only those of its own node are complete.
+    pub settings: BTreeMap<String, String>,
+    /// What its `pg_hba.conf` gets: the lines of its own file, then those of the shared one, then `hba` of `[postgres]`.
+    pub hba: Vec<String>,
 }
 
 impl Settings {
-    /// The folder of secrets, never part of an image.
+    /// The folder of secrets, never part of a bundle.
     #[must_use]
     pub fn secrets(&self) -> PathBuf {
-        self.dir.join("secrets")
+        self.secrets.clone()
+    }
+
+    /// The variables of a node's `env/main`, or of another file of `env/`: its own file where there is one, else that of
+    /// `shared/`. Empty where there is none.
+    ///
+    /// # Errors
+    /// `Invalid` with every fault of the file. Values are never repeated.
+    pub fn env(&self, node: &NodeName, name: &str) -> crate::Result<BTreeMap<String, String>> {
+        match overlay::env_path(&self.base, &self.secrets, node, name) {
+            Some(path) => env_file::read(&path),
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// The variables of `env/main` of the first node that has any: what they say of the cluster is the same in all.
+    pub(crate) fn first_env(&self) -> crate::Result<BTreeMap<String, String>> {
+        for node in self.nodes.keys() {
+            let env = self.env(node, "main")?;
+            if !env.is_empty() {
+                return Ok(env);
+            }
+        }
+        Ok(BTreeMap::new())
     }
 
     /// One node's settings.

@@ -11,7 +11,7 @@ pub mod conformance;
 pub mod etcd;
 pub mod faulty;
 pub mod file;
-#[cfg(any(feature = "bucket", feature = "etcd"))]
+#[cfg(any(feature = "bucket", feature = "etcd", feature = "registry"))]
 pub mod http;
 pub mod memory;
 mod open;

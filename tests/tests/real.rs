@@ -6,6 +6,8 @@
 mod address;
 #[path = "real/bucket.rs"]
 mod bucket;
+#[path = "real/bundles.rs"]
+mod bundles;
 #[path = "real/cli.rs"]
 mod cli;
 #[path = "real/commits.rs"]

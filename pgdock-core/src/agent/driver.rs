@@ -315,6 +315,7 @@ impl Driver {
     /// Decides, publishes, and sets lanes to work.
     fn step(&mut self) {
         self.view.now = self.parts.clock.now();
+        self.take_bundle_at_rest();
         let mut d = decide(&self.view);
         self.view.extend_right(d.deadline);
         self.view.note_aid(&d);
@@ -333,7 +334,8 @@ impl Driver {
         self.check_address();
         self.tell_failures(&mut d);
         self.notices.tell(&self.view, &d, &self.parts.events);
-        let published = publish(&self.view, &d);
+        let mut published = publish(&self.view, &d);
+        published.report.bundle = self.parts.hands.configuration.label();
         let beat = self.view.policy.silent_after / 5;
         self.parts.published.send_if_modified(|old| {
             let news = old.report != published.report
@@ -362,6 +364,8 @@ impl Driver {
         let strangers: Vec<_> =
             self.strangers.iter().map(|(node, why)| format!("the agent of {node}: {why}")).collect();
         texts.extend(strangers.iter().map(String::as_str));
+        let configuration = self.parts.hands.configuration.problem();
+        texts.extend(configuration.as_deref());
         texts.sort_unstable();
         for text in texts {
             d.problem(text);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::agent::api::wal;
 use crate::agent::client::AgentClient;
+use crate::agent::configuration::{Applied, Configuration};
 use crate::agent::state::StateFile;
 use crate::decide::Action;
 use crate::postgres::instance::{Detached, Instance};
@@ -33,6 +34,8 @@ pub(crate) enum Left {
     Barrier(Lsn),
     /// The end of the WAL that this crash left was taken.
     Tail(Crash),
+    /// Another bundle counts.
+    Bundle(Applied),
 }
 
 /// What works on PostgreSQL.
@@ -41,6 +44,8 @@ pub(crate) struct Hands {
     pub(crate) instance: Arc<Instance>,
     pub(crate) state: Arc<StateFile>,
     pub(crate) settings: Arc<Settings>,
+    /// The bundle that this node runs with.
+    pub(crate) configuration: Arc<Configuration>,
     /// The agents of the other nodes.
     pub(crate) peers: BTreeMap<NodeName, AgentClient>,
 }
@@ -53,10 +58,10 @@ impl Hands {
             Action::Bootstrap => self.bootstrap().await?,
             Action::Clone { from, system_identifier } => self.clone_from(&from, system_identifier).await?,
             Action::Rewind { from, fork } => self.rewind_from(&from, fork).await?,
-            Action::StartStandby { upstream } => instance.start(Role::Standby, upstream.as_ref()).await?,
+            Action::StartStandby { upstream } => self.start(Role::Standby, upstream.as_ref()).await?,
             Action::StartPrimary => {
                 self.state.update(move |d| d.reign = term).await?;
-                instance.start(Role::Primary, None).await?;
+                self.start(Role::Primary, None).await?;
             }
             Action::Fence { .. } => instance.fence().await?,
             Action::Detach { pledge } => {
@@ -85,7 +90,10 @@ impl Hands {
                     instance.fence().await?;
                 }
             }
-            Action::Reload => instance.reload().await?,
+            Action::Reload => match self.configuration.take(instance).await? {
+                Some(applied) => return Ok(Left::Bundle(applied)),
+                None => instance.reload().await?,
+            },
             Action::AdmitClients => instance.admit_clients().await?,
             Action::TakeTail { tail } => {
                 self.take_tail(&tail).await?;
@@ -96,12 +104,28 @@ impl Hands {
         Ok(Left::Nothing)
     }
 
+    /// Starts PostgreSQL; with the bundle before, where that keeps it from starting.
+    async fn start(&self, role: Role, upstream: Option<&NodeName>) -> Result<()> {
+        let started = self.instance.start(role, upstream).await;
+        let again = async || self.instance.start(role, upstream).await;
+        self.configuration.judge(&self.instance, started, again).await
+    }
+
     /// Does one action of the upkeep lane.
     pub(crate) async fn maintain(&self, action: Action) -> Result<()> {
         match action {
             Action::EnsureRoles => {
                 self.instance.ensure_roles().await?;
-                self.state.update(|d| d.bootstrapping = false).await
+                let (scripts, env) = self.configuration.scripts()?;
+                self.instance.run_scripts(&scripts, &env).await?;
+                self.state.update(|d| d.bootstrapping = false).await?;
+                // The marks are of no more use; where they stay they harm nobody.
+                if !scripts.is_empty()
+                    && let Err(error) = self.instance.forget_scripts().await
+                {
+                    tracing::warn!(error = %error.chain(), "the marks of the scripts stay in schema pgdock_initdb");
+                }
+                Ok(())
             }
             Action::SyncSlots { wanted } => self.instance.sync_slots(&wanted.into_iter().collect()).await,
             Action::FollowSlots { wanted } => self.instance.follow_slots(&wanted.into_iter().collect()).await,

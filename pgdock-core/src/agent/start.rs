@@ -1,5 +1,6 @@
 //! [`Agent`]: what runs on each node, put together from settings and components.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::api::{self, ApiState, ServeConfig};
 use crate::agent::client::AgentClient;
+use crate::agent::configuration::Configuration;
 use crate::agent::deadman::{Deadman, DeadmanConfig};
 use crate::agent::driver::{Driver, Parts, Proof};
 use crate::agent::hands::Hands;
@@ -19,6 +21,7 @@ use crate::agent::policy::policy;
 use crate::agent::publish::publish;
 use crate::agent::state::StateFile;
 use crate::agent::{lock, tls};
+use crate::bundle::ledger::Bundles;
 use crate::clock::{Clock, SystemClock};
 use crate::decide::Decision;
 use crate::event::EventLog;
@@ -116,20 +119,22 @@ impl AgentBuilder {
         let node = NodeName::new(&name)
             .map_err(|e| Error::invalid(format!("not the name of a node. node={name}")).because(e))?;
         self.settings.node(&node)?;
-        let secrets = Secrets::load(&self.settings.secrets())?;
+        let settings = Self::installed(self.settings, &node)?;
+        let env = settings.env(&node, "main")?;
+        let secrets = Secrets::load(&settings.secrets())?.with_env(&env);
         // Whoever gives a witness of his own answers for it, and the kernel for a file.
-        let proves = self.witness.is_none() && self.settings.witness.file().is_none();
+        let proves = self.witness.is_none() && settings.witness.file().is_none();
         let witness = match self.witness {
             Some(witness) => witness,
-            None => witness::open(&self.settings.witness, &self.settings.cluster.name)?,
+            None => witness::open(&settings.witness, &settings.cluster.name)?,
         };
-        let failover_ip = match (self.failover_ip, &self.settings.failover_ip) {
+        let failover_ip = match (self.failover_ip, &settings.failover_ip) {
             (Some(ip), _) => Some(ip),
-            (None, Some(settings)) => Some(from_settings(settings)?),
+            (None, Some(settings)) => Some(from_settings(settings, &env)?),
             (None, None) => None,
         };
         Ok(Agent {
-            settings: Arc::new(self.settings),
+            settings: Arc::new(settings),
             node,
             secrets,
             clock: self.clock,
@@ -140,12 +145,27 @@ impl AgentBuilder {
             search_path: self.search_path,
         })
     }
+
+    /// The settings of the bundle that counts on a node of this machine, where one was installed there: whoever has
+    /// updated a node once goes on to do so.
+    fn installed(settings: Settings, node: &NodeName) -> Result<Settings> {
+        let current = Bundles::of(&settings.node(node)?.home).current_dir();
+        if settings.bundle.is_some() || !current.join("bundle.json").is_file() {
+            return Ok(settings);
+        }
+        tracing::info!(dir = %current.display(), "the settings are those of the bundle that was installed");
+        Settings::from_bundle_beside(&current, &settings.dir)
+    }
 }
 
-fn from_settings(settings: &FailoverIpSettings) -> Result<Arc<dyn FailoverIp>> {
+fn from_settings(settings: &FailoverIpSettings, env: &BTreeMap<String, String>) -> Result<Arc<dyn FailoverIp>> {
     match settings {
         FailoverIpSettings::Script { address, script, env_file, timeout } => {
             let mut ip = ScriptFailoverIp::new(script, address).timeout(*timeout);
+            // What `env/main` holds for such a script, such as HETZNER_USER; not what it says of PostgreSQL.
+            for (name, value) in env.iter().filter(|(name, _)| !name.starts_with("POSTGRES_") && *name != "PGDATA") {
+                ip = ip.var(name.clone(), value.clone());
+            }
             if let Some(file) = env_file {
                 for (name, value) in env_file::read(file)? {
                     ip = ip.var(name, value);
@@ -214,6 +234,12 @@ impl Agent {
             Arc::clone(&self.clock),
         )?);
 
+        let configuration = Arc::new(Configuration::open(
+            Arc::clone(&settings),
+            &self.node,
+            Arc::clone(&self.clock),
+            Arc::clone(&events),
+        )?);
         let certificate = self.secrets.certificate(&self.node)?;
         let server =
             tls::server_config(certificate.certificate_pem.as_bytes(), certificate.key_pem.expose_secret().as_bytes())?;
@@ -280,7 +306,7 @@ impl Agent {
         if proof.is_some() {
             view.trust = Trust::Untried;
         }
-        let hands = Arc::new(Hands { instance, state: durable, settings, peers: peer_agents });
+        let hands = Arc::new(Hands { instance, state: durable, settings, configuration, peers: peer_agents });
         let parts = Parts {
             clock: self.clock,
             witness: self.witness,
@@ -313,8 +339,8 @@ impl Agent {
             node: self.node.clone(),
             address: node.address.clone(),
             port: node.postgres_port,
-            settings: postgres.settings.clone(),
-            hba: postgres.hba.clone(),
+            settings: node.settings.clone(),
+            hba: node.hba.clone(),
             members: settings
                 .nodes
                 .iter()

@@ -27,11 +27,11 @@ use super::control_data::ControlData;
 use super::diverged::Kept;
 use super::os_user::OsUser;
 use super::process::Family;
-use super::reserved;
 use super::session::Session;
 use super::version::Binaries;
 
 mod clients;
+mod configuration;
 mod copy;
 mod data_dir;
 mod durable;
@@ -48,14 +48,18 @@ mod promote;
 mod rewind;
 mod roles;
 mod run;
+mod scripts;
 mod slots;
 mod tail;
 
+pub use configuration::UserConfiguration;
 pub use copy::Progress;
 pub use data_dir::{DataDir, Inspection};
 pub use follow::Detached;
 pub use layout::Layout;
 pub use observe::Observation;
+pub(crate) use run::gave_up;
+pub use scripts::Script;
 pub use tail::HeldWal;
 
 use lately::Lately;
@@ -133,6 +137,8 @@ struct Inner {
     layout: Layout,
     family: Family,
     clock: Arc<dyn Clock>,
+    /// The part of the configuration that changes.
+    in_force: Mutex<configuration::InForce>,
     /// For observing, several times a second.
     watching: Session,
     /// For what changes the state; kept open so that a promotion finds it open.
@@ -181,8 +187,7 @@ impl Instance {
     /// # Errors
     /// `Invalid` when settings, lines for `pg_hba.conf` or passwords are not acceptable.
     pub fn new(config: InstanceConfig, clock: Arc<dyn Clock>) -> Result<Self> {
-        conf_file::check_settings(&config.settings)?;
-        conf_file::check_hba(&config.hba)?;
+        let in_force = Mutex::new(configuration::InForce::of(&config)?);
         let secrets = &config.secrets;
         conf_file::passfile(&[
             ("postgres", &secrets.superuser),
@@ -201,7 +206,7 @@ impl Instance {
         let (watching, control, upkeep) = (session(), session(), session());
         let memory = Mutex::default();
         let observation = observe::query_for(config.binaries.version());
-        let inner = Inner { observation, config, layout, family, clock, watching, control, upkeep, memory };
+        let inner = Inner { observation, config, layout, family, clock, in_force, watching, control, upkeep, memory };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -231,15 +236,14 @@ impl Instance {
     }
 
     /// Whether this PostgreSQL keeps logical slots on standbys, so that they survive a failover: since version 17, where
-    /// `wal_level` is `logical` and `hot_standby_feedback`, which that needs, was not switched off.
+    /// `wal_level` is `logical` and `hot_standby_feedback`, which that needs, was not switched off. It is as it was at the last start.
     #[must_use]
     pub fn keeps_failover_slots(&self) -> bool {
-        let config = &self.inner.config;
-        let value =
-            |name: &str| config.settings.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim());
-        config.binaries.version() >= slots::FAILOVER_SLOTS
-            && value("wal_level").is_some_and(|v| v.eq_ignore_ascii_case("logical"))
-            && !value("hot_standby_feedback").is_some_and(reserved::is_off)
+        self.in_force().keeps_failover_slots
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, configuration::InForce> {
+        self.inner.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::parse::resolve;
+use super::Place;
 use super::section::Section;
 use super::ssh::{SshSettings, SshTarget};
 use crate::NodeName;
@@ -102,7 +102,7 @@ impl EngineUrl {
 /// Reads `[docker]`, and which engine nodes have that name none.
 pub(super) fn read(
     section: Section<'_>,
-    dir: &Path,
+    place: &Place,
     ssh: &SshSettings,
     version: Option<u32>,
 ) -> (DockerSettings, Option<EngineUrl>) {
@@ -118,7 +118,7 @@ pub(super) fn read(
     let settings = DockerSettings {
         image,
         network: network.to_owned(),
-        certificates: section.text("certificates").map(|path| resolve(dir, path)),
+        certificates: section.text("certificates").map(|path| place.resolve(path)),
         shm_size: section.bytes("shm_size", SHM_SIZE),
     };
     if matches!(engine, Some(EngineUrl::Tcp { .. })) {

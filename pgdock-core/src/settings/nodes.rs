@@ -58,6 +58,8 @@ pub(super) fn read(reader: &Reader, section: Section<'_>, usual: &Usual<'_>) -> 
                     ExecutorKind::Docker => Reach::Docker(container),
                 }
             },
+            settings: BTreeMap::new(),
+            hba: Vec::new(),
         };
         node.end();
         if let Ok(name) = valid {

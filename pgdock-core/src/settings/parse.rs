@@ -1,6 +1,7 @@
 //! `cluster.toml` to [`Settings`], with every fault reported at once.
 
-use std::path::{Component, Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml_edit::Document;
@@ -8,8 +9,8 @@ use toml_edit::Document;
 use super::fault::{Fault, Faults};
 use super::section::{Reader, Section, line_of};
 use super::{
-    AgentSettings, ClusterSettings, ExecutorKind, FailoverIpSettings, FailoverSettings, Settings, WitnessSettings,
-    check, docker, env_file, nodes, postgres, ssh, witness,
+    AgentSettings, ClusterSettings, ExecutorKind, FailoverIpSettings, FailoverSettings, Place, Settings,
+    WitnessSettings, check, docker, env_file, nodes, overlay, postgres, registry, ssh, witness,
 };
 use crate::witness::record::Durability;
 use crate::{Error, Result};
@@ -19,11 +20,13 @@ const ACKS_MAX: u32 = 64;
 
 /// Whether the files that settings name are looked at, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Files {
+pub(crate) enum Files<'a> {
     /// They must be there and fit.
     Checked,
     /// They are about to be made.
     Ignored,
+    /// They are here, by their path, rather than on a disk. The secrets are not among them.
+    Given(&'a BTreeMap<String, Vec<u8>>),
 }
 
 impl Settings {
@@ -54,7 +57,21 @@ impl Settings {
             };
             Error::invalid(format!("the settings are not readable. file={}", file.display())).because(e).hint(hint)
         })?;
-        Self::from_toml(&text, &dir)
+        parse_at(&text, &Place::of(&dir)?, Files::Checked).map_err(Faults::into_error)
+    }
+
+    /// Reads the settings of a bundle that is installed on the machine of the operator's folder `folder`: secrets, the
+    /// nodes' root and a witness that is a file are still looked for there.
+    ///
+    /// # Errors
+    /// As [`from_path`](Self::from_path).
+    pub fn from_bundle_beside(dir: &Path, folder: &Path) -> Result<Self> {
+        let (dir, folder) = (absolute(dir)?, absolute(folder)?);
+        let file = dir.join("cluster.toml");
+        let text = std::fs::read_to_string(&file).map_err(|e| {
+            Error::invalid(format!("the settings are not readable. file={}", file.display())).because(e)
+        })?;
+        parse_at(&text, &Place::beside(&dir, &folder)?, Files::Checked).map_err(Faults::into_error)
     }
 
     /// Reads the text of a `cluster.toml` that belongs to the folder `dir`.
@@ -69,8 +86,14 @@ impl Settings {
     }
 }
 
-pub(crate) fn parse(text: &str, dir: &Path, files: Files) -> Result<Settings, Faults> {
-    let file = dir.join("cluster.toml");
+/// Reads the text of a `cluster.toml` in an operator's folder.
+pub(crate) fn parse(text: &str, dir: &Path, files: Files<'_>) -> Result<Settings, Faults> {
+    parse_at(text, &Place::folder(dir), files)
+}
+
+/// Reads the text of a `cluster.toml`.
+pub(crate) fn parse_at(text: &str, place: &Place, files: Files<'_>) -> Result<Settings, Faults> {
+    let file = place.dir.join("cluster.toml");
     let document = Document::parse(text).map_err(|e| {
         let offset = e.span().map_or(0, |span| span.start);
         Faults::new(vec![Fault {
@@ -85,16 +108,16 @@ pub(crate) fn parse(text: &str, dir: &Path, files: Files) -> Result<Settings, Fa
     let reader = Reader::new(&file, &document);
     let root = Section::root(&reader, document.as_table());
 
-    let cluster = cluster(root.section("cluster"), dir);
+    let cluster = cluster(root.section("cluster"), place);
     let agent = agent(root.section("agent"));
-    let postgres = postgres::read(root.section("postgres"), dir);
+    let mut postgres = postgres::read(root.section("postgres"), place);
     // How fast the leader renews depends on the store.
     let (failover_section, witness_section) = (root.section("failover"), root.section("witness"));
-    let witness = witness::read(&reader, witness_section, dir, &cluster.name, files);
+    let witness = witness::read(&reader, witness_section, place, &cluster.name, files);
     let failover = failover(failover_section, &witness);
-    let failover_ip = failover_ip(&reader, root.section("failover_ip"), dir, files);
-    let ssh = ssh::read(root.section("ssh"), dir);
-    let docker = docker::read(root.section("docker"), dir, &ssh, postgres.version);
+    let failover_ip = failover_ip(&reader, root.section("failover_ip"), place, files);
+    let ssh = ssh::read(root.section("ssh"), place);
+    let docker = docker::read(root.section("docker"), place, &ssh, postgres.version);
     let usual = nodes::Usual {
         cluster: &cluster,
         postgres_port: postgres.port,
@@ -102,17 +125,41 @@ pub(crate) fn parse(text: &str, dir: &Path, files: Files) -> Result<Settings, Fa
         ssh: &ssh,
         docker: &docker,
     };
-    let nodes = nodes::read(&reader, root.section("nodes"), &usual);
+    let registry = registry::read(root.section("registry"), place);
+    let mut nodes = nodes::read(&reader, root.section("nodes"), &usual);
     root.end();
+    overlay::fill(&mut nodes, &postgres, place, &reader, files);
+    overlay::first_database(&mut postgres, &nodes, place, &reader, files);
+    let bundle = place.bundle.clone().map(|(node, home)| {
+        if let Some(own) = nodes.get_mut(&node) {
+            own.home = home;
+        }
+        node
+    });
 
-    let (dir, docker) = (dir.to_owned(), docker.0);
-    let settings = Settings { dir, cluster, postgres, failover, witness, failover_ip, agent, ssh, docker, nodes };
+    let (Place { dir, secrets, base, .. }, docker) = (place.clone(), docker.0);
+    let settings = Settings {
+        dir,
+        secrets,
+        base,
+        bundle,
+        cluster,
+        postgres,
+        failover,
+        witness,
+        failover_ip,
+        registry,
+        agent,
+        ssh,
+        docker,
+        nodes,
+    };
     check::check(&settings, &reader);
     let faults = reader.into_faults();
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
 }
 
-fn cluster(section: Section<'_>, dir: &Path) -> ClusterSettings {
+fn cluster(section: Section<'_>, place: &Place) -> ClusterSettings {
     let name = section.required("name", "main");
     // It becomes part of file names and of certificates.
     let fits = name.len() <= 63
@@ -130,7 +177,7 @@ fn cluster(section: Section<'_>, dir: &Path) -> ClusterSettings {
     let executor = section.choice("executor", &executors, ExecutorKind::Local);
     let root = section.text("root");
     let root = if executor == ExecutorKind::Local {
-        resolve(dir, root.unwrap_or("var"))
+        place.outside(root.unwrap_or("var"))
     } else {
         let root = root.unwrap_or("/opt/pgdock");
         // It is a folder of other machines, which know nothing of this one's. The colon divides the parts of a mount.
@@ -139,7 +186,7 @@ fn cluster(section: Section<'_>, dir: &Path) -> ClusterSettings {
             let remedy = "write it as in root = \"/opt/pgdock\"";
             section.fault("root", "an absolute path on the nodes' machines", format!("{root:?}"), remedy);
         }
-        resolve(Path::new("/"), root)
+        place.outside(root)
     };
     section.end();
     ClusterSettings { name: name.to_owned(), executor, root }
@@ -171,7 +218,7 @@ fn failover(section: Section<'_>, witness: &WitnessSettings) -> FailoverSettings
     settings
 }
 
-fn failover_ip(reader: &Reader, section: Section<'_>, dir: &Path, files: Files) -> Option<FailoverIpSettings> {
+fn failover_ip(reader: &Reader, section: Section<'_>, place: &Place, files: Files<'_>) -> Option<FailoverIpSettings> {
     if !section.exists() {
         return None;
     }
@@ -179,8 +226,8 @@ fn failover_ip(reader: &Reader, section: Section<'_>, dir: &Path, files: Files) 
     section.choice("kind", &[("script", ())], ());
     let address = section.required("address", "203.0.113.10");
     nodes::check_address(&section, address);
-    let script = resolve(dir, section.required("script", "shared/failover/failover.sh"));
-    let env_file = section.text("env_file").map(|path| resolve(dir, path));
+    let script = place.resolve(section.required("script", "shared/failover/failover.sh"));
+    let env_file = section.text("env_file").map(|path| place.resolve(path));
     let timeout = section.duration("timeout", Duration::from_secs(60));
     if files == Files::Checked && !reader.is_faulty(&["failover_ip.script"]) {
         check::script(&section, &script);
@@ -202,11 +249,6 @@ fn failover_ip(reader: &Reader, section: Section<'_>, dir: &Path, files: Files) 
     }
     section.end();
     Some(FailoverIpSettings::Script { address: address.to_owned(), script, env_file, timeout })
-}
-
-/// A path of the settings: relative ones begin at the folder of `cluster.toml`.
-pub(super) fn resolve(dir: &Path, path: &str) -> PathBuf {
-    dir.join(path).components().filter(|c| *c != Component::CurDir).collect()
 }
 
 /// An absolute path, without asking whether anything is there.

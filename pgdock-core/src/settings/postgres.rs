@@ -1,18 +1,17 @@
 //! `[postgres]` and `[postgres.settings]`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use toml_edit::{Item, Value};
 
 use super::section::{Section, describe, describe_value, join};
-use super::{PostgresSettings, parse};
+use super::{Place, PostgresSettings};
 use crate::postgres::reserved;
 
-pub(super) fn read(section: Section<'_>, dir: &Path) -> PostgresSettings {
+pub(super) fn read(section: Section<'_>, place: &Place) -> PostgresSettings {
     let settings = PostgresSettings {
         version: section.integer("version", 14..=18),
-        bin_dir: section.text("bin_dir").map(|path| parse::resolve(dir, path)),
+        bin_dir: section.text("bin_dir").map(|path| place.resolve(path)),
         user: section.text("user").unwrap_or("postgres").to_owned(),
         port: section.port("port").unwrap_or(5432),
         database: identifier(&section, "database", &["postgres", "template0", "template1"]),
@@ -29,7 +28,7 @@ fn identifier(section: &Section<'_>, key: &'static str, taken: &[&str]) -> Strin
     let name = section.text(key).unwrap_or("app");
     if name.len() > 63 {
         section.fault(key, "at most 63 bytes", format!("{} bytes", name.len()), "choose a shorter name");
-    } else if taken.contains(&name) || name.starts_with("pg_") || name.starts_with("pgdock_") {
+    } else if taken.contains(&name) || is_reserved(name) {
         section.fault(
             key,
             "a name of the application's own",
@@ -38,6 +37,15 @@ fn identifier(section: &Section<'_>, key: &'static str, taken: &[&str]) -> Strin
         );
     }
     name.to_owned()
+}
+
+fn is_reserved(name: &str) -> bool {
+    name.starts_with("pg_") || name.starts_with("pgdock_")
+}
+
+/// Whether a name from `env/main` is there already, or belongs to PostgreSQL or pgdock.
+pub(super) fn is_taken(name: &str) -> bool {
+    ["postgres", "template0", "template1", "public", "none"].contains(&name) || is_reserved(name) || name.len() > 63
 }
 
 fn lines(postgres: &Section<'_>, section: Section<'_>) -> BTreeMap<String, String> {
@@ -86,7 +94,6 @@ fn add(postgres: &Section<'_>, name: &str, item: &Item, lines: &mut BTreeMap<Str
 }
 
 fn hba(section: &Section<'_>) -> Vec<String> {
-    const TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
     let Some(item) = section.item("hba") else { return Vec::new() };
     let Some(list) = item.as_array() else {
         section.fault(
@@ -104,24 +111,44 @@ fn hba(section: &Section<'_>) -> Vec<String> {
             section.fault(&key, "one line in quotes", describe_value(value), "write each line by itself");
             continue;
         };
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let known = words.first().is_some_and(|t| TYPES.contains(t));
-        let least = if words.first() == Some(&"local") { 4 } else { 5 };
-        if !known || words.len() < least {
-            section.fault(
-                &key,
-                "a line of pg_hba.conf: TYPE DATABASE USER [ADDRESS] METHOD",
-                // Not the rest: options of a method may hold a password.
-                format!("one of {} words that begins with {:?}", words.len(), words.first().unwrap_or(&"")),
-                format!("complete it; known types: {}", TYPES.join(", ")),
-            );
-        } else if words.iter().skip(least - 1).any(|word| word.trim_matches('"') == "trust") {
-            section.fault(&key, "a method that proves who logs in", "trust", "write scram-sha-256, or cert");
-        } else {
-            lines.push(line.to_owned());
+        match judge_rule(line) {
+            Err((expected, found, remedy)) => section.fault(&key, expected, found, remedy),
+            Ok(()) => lines.push(line.to_owned()),
         }
     }
     lines
+}
+
+/// Judges a rule of `pg_hba.conf`: what would be right, what was found, and what to do.
+pub(super) fn judge_rule(line: &str) -> Result<(), (String, String, String)> {
+    const TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let first = *words.first().unwrap_or(&"");
+    if first.to_ascii_lowercase().starts_with("include") {
+        let remedy = "write the lines here: what another file brings in is not checked";
+        return Err(("no directive".into(), first.to_owned(), remedy.into()));
+    }
+    if !is_one_line(line) {
+        let remedy = "write it on one line, without a backslash at its end";
+        return Err(("a line that ends where it ends".into(), "one that goes on in the next".into(), remedy.into()));
+    }
+    let least = if first == "local" { 4 } else { 5 };
+    if !TYPES.contains(&first) || words.len() < least {
+        return Err((
+            "a line of pg_hba.conf: TYPE DATABASE USER [ADDRESS] METHOD".into(),
+            // Not the rest: options of a method may hold a password.
+            format!("one of {} words that begins with {first:?}", words.len()),
+            format!("complete it; known types: {}", TYPES.join(", ")),
+        ));
+    }
+    if words.iter().skip(least - 1).any(|word| word.trim_matches('"') == "trust") {
+        return Err(("a method that proves who logs in".into(), "trust".into(), "write scram-sha-256, or cert".into()));
+    }
+    if words.iter().skip(1).take(2).any(|word| word.starts_with('@')) {
+        let remedy = "write the names here: what another file brings in is not checked";
+        return Err(("names".into(), "the name of a file".into(), remedy.into()));
+    }
+    Ok(())
 }
 
 /// A backslash at its end would draw in the next line.

@@ -1,9 +1,9 @@
 //! `[ssh]`, and the key `ssh` of nodes: who logs in where, and by what both sides are known.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::Place;
 use super::nodes::is_host;
-use super::parse::resolve;
 use super::section::Section;
 
 /// The port of SSH.
@@ -88,7 +88,7 @@ fn is_user(name: &str) -> bool {
     (1..=64).contains(&name.len()) && !name.starts_with('-') && name.chars().all(fits)
 }
 
-pub(super) fn read(section: Section<'_>, dir: &Path) -> SshSettings {
+pub(super) fn read(section: Section<'_>, place: &Place) -> SshSettings {
     let user = section.text("user").unwrap_or(USER);
     if !is_user(user) {
         section.fault("user", "the name of a user", format!("{user:?}"), "write the name alone, without host or port");
@@ -96,8 +96,8 @@ pub(super) fn read(section: Section<'_>, dir: &Path) -> SshSettings {
     let settings = SshSettings {
         user: user.to_owned(),
         port: section.port("port").unwrap_or(PORT),
-        identity: section.text("identity").map(|path| resolve(dir, path)),
-        known_hosts: section.text("known_hosts").map(|path| resolve(dir, path)),
+        identity: section.text("identity").map(|path| place.resolve(path)),
+        known_hosts: section.text("known_hosts").map(|path| place.resolve(path)),
     };
     section.end();
     settings

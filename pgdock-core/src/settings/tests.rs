@@ -23,6 +23,9 @@ fn defaults_are_filled_in() {
     insta::assert_debug_snapshot!(settings, @r#"
     Settings {
         dir: "/srv/pg",
+        secrets: "/srv/pg/secrets",
+        base: "/srv/pg",
+        bundle: None,
         cluster: ClusterSettings {
             name: "main",
             executor: Local,
@@ -65,6 +68,7 @@ fn defaults_are_filled_in() {
             probe_every: 3600s,
         },
         failover_ip: None,
+        registry: None,
         agent: AgentSettings {
             port: 7432,
             beat: 200ms,
@@ -90,6 +94,8 @@ fn defaults_are_filled_in() {
                 agent_port: 7432,
                 home: "/srv/pg/var/n1",
                 reach: Local,
+                settings: {},
+                hba: [],
             },
         },
     }
@@ -150,6 +156,9 @@ agent_port = 6101
     insta::assert_debug_snapshot!(settings, @r#"
     Settings {
         dir: "/srv/pg",
+        secrets: "/srv/pg/secrets",
+        base: "/srv/pg",
+        bundle: None,
         cluster: ClusterSettings {
             name: "main",
             executor: Local,
@@ -211,6 +220,7 @@ agent_port = 6101
                 timeout: 5s,
             },
         ),
+        registry: None,
         agent: AgentSettings {
             port: 6001,
             beat: 100ms,
@@ -236,6 +246,16 @@ agent_port = 6101
                 agent_port: 6001,
                 home: "/srv/pg/run/n1",
                 reach: Local,
+                settings: {
+                    "jit": "off",
+                    "max_connections": "300",
+                    "pg_stat_statements.max": "5000",
+                    "random_page_cost": "1.1",
+                    "shared_buffers": "1GB",
+                },
+                hba: [
+                    "hostssl shop shopkeeper 10.0.0.0/8 scram-sha-256",
+                ],
             },
             n2: NodeSettings {
                 address: "n2.example.com",
@@ -245,6 +265,16 @@ agent_port = 6101
                 agent_port: 6101,
                 home: "/srv/pg/run/n2",
                 reach: Local,
+                settings: {
+                    "jit": "off",
+                    "max_connections": "300",
+                    "pg_stat_statements.max": "5000",
+                    "random_page_cost": "1.1",
+                    "shared_buffers": "1GB",
+                },
+                hba: [
+                    "hostssl shop shopkeeper 10.0.0.0/8 scram-sha-256",
+                ],
             },
         },
     }
@@ -633,4 +663,96 @@ proptest! {
             }
         }
     }
+}
+
+/// A folder with these files beside the smallest settings, of two nodes.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let two = format!(
+        "{SMALLEST}[nodes.n2]\naddress = \"127.0.0.3\"\n[postgres.settings]\nwork_mem = \"1MB\"\njit = false\n"
+    );
+    for (path, text) in [("cluster.toml", two.as_str())].iter().chain(files) {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+#[test]
+fn a_nodes_files_count_more_than_those_of_all() {
+    let dir = folder(&[
+        ("shared/postgres/postgresql.conf", "work_mem = 2MB\nmax_connections = 50 # all\nwork_mem = 3MB\n"),
+        ("shared/postgres/pg_hba.conf", "# all\nhostssl all all 10.0.0.0/8 scram-sha-256\n"),
+        ("n1/postgres/postgresql.conf", "WORK_MEM = '4MB'\n"),
+        ("n1/postgres/pg_hba.conf", "hostssl all all 10.1.0.0/16 reject # n1\n"),
+    ]);
+    let settings = Settings::from_path(dir.path()).unwrap();
+    let of = |name: &str| {
+        let node = &settings.nodes[&node(name)];
+        let lines: Vec<_> = node.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        (lines.join(" "), node.hba.clone())
+    };
+    let all = "hostssl all all 10.0.0.0/8 scram-sha-256".to_owned();
+    assert_eq!(
+        of("n1"),
+        (
+            "jit=off max_connections=50 work_mem=4MB".to_owned(),
+            vec!["hostssl all all 10.1.0.0/16 reject".to_owned(), all.clone()]
+        )
+    );
+    assert_eq!(of("n2"), ("jit=off max_connections=50 work_mem=3MB".to_owned(), vec![all]));
+    assert_eq!(settings.postgres.settings.len(), 2, "what cluster.toml says stays as it is");
+}
+
+#[test]
+fn faults_of_the_files_come_with_file_and_line() {
+    let dir = folder(&[
+        ("shared/postgres/postgresql.conf", "include 'more.conf'\nfsync = off\nwork_mem 1 2\n"),
+        ("n2/postgres/postgresql.conf", "\nprimary_conninfo = 'password=hunter2'\n"),
+        (
+            "n2/postgres/pg_hba.conf",
+            "local all all trust\nhost all\nhost @users all all md5\ninclude x\nhost all all all md5 \\\n",
+        ),
+    ]);
+    let error = Settings::from_path(dir.path()).unwrap_err();
+    let text = error.to_string().replace(&format!("{}/", dir.path().display()), "");
+    insta::assert_snapshot!(text, @r#"
+    the settings have 9 faults:
+    n2/postgres/pg_hba.conf:1: expected a method that proves who logs in, found trust; write scram-sha-256, or cert
+    n2/postgres/pg_hba.conf:2: expected a line of pg_hba.conf: TYPE DATABASE USER [ADDRESS] METHOD, found one of 2 words that begins with "host"; complete it; known types: local, host, hostssl, hostnossl, hostgssenc, hostnogssenc
+    n2/postgres/pg_hba.conf:3: expected names, found the name of a file; write the names here: what another file brings in is not checked
+    n2/postgres/pg_hba.conf:4: expected no directive, found include; write the lines here: what another file brings in is not checked
+    n2/postgres/pg_hba.conf:5: expected a line that ends where it ends, found one that goes on in the next; write it on one line, without a backslash at its end
+    n2/postgres/postgresql.conf:2: primary_conninfo: expected nothing, since pgdock manages it, found a line for primary_conninfo; remove it: pgdock sets it when a standby changes its upstream
+    shared/postgres/postgresql.conf:1: include: expected nothing, since pgdock manages it, found a line for include; remove it: a file that is read behind pgdock's back may undo its settings; write the lines here
+    shared/postgres/postgresql.conf:2: fsync: expected on, found "off"; remove it: without it an acknowledged commit may be lost in a crash
+    shared/postgres/postgresql.conf:3: expected the end of the line after the value, found more; put the whole value in single quotes
+    "#);
+    assert!(!text.contains("hunter2"));
+}
+
+#[test]
+fn the_articles_env_names_the_first_database() {
+    let env = "POSTGRES_USER=postgres\nPOSTGRES_PASSWORD=hunter2\nPOSTGRES_DB=testdb\nPGDATA=/var/lib/postgresql/data\n\
+               HETZNER_USER=robot\nHETZNER_PASS=hunter3\nHETZNER_FAILOVER_IP=1.2.3.4\nHETZNER_ACTIVE_SERVER_IP=5.6.7.8\n";
+    let dir = folder(&[("n1/env/main", env), ("shared/env/main", "POSTGRES_DB=testdb\nPOSTGRES_USER=shop\n")]);
+    // Both say who owns it, and do not agree.
+    let text = Settings::from_path(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("POSTGRES_USER: expected the same as in") && text.contains("shared/env/main"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+
+    let dir = folder(&[("n1/env/main", env), ("n2/env/main", env)]);
+    let settings = Settings::from_path(dir.path()).unwrap();
+    assert_eq!((settings.postgres.database.as_str(), settings.postgres.owner.as_str()), ("testdb", "app"));
+    assert_eq!(settings.env(&node("n1"), "main").unwrap()["HETZNER_ACTIVE_SERVER_IP"], "5.6.7.8");
+    assert!(settings.env(&node("n1"), "backup").unwrap().is_empty());
+
+    let dir = folder(&[("shared/env/main", "POSTGRES_DB=shop\nPOSTGRES_USER=keeper\n")]);
+    let settings = Settings::from_path(dir.path()).unwrap();
+    assert_eq!((settings.postgres.database.as_str(), settings.postgres.owner.as_str()), ("shop", "keeper"));
 }

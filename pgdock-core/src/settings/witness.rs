@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::parse::{Files, resolve};
+use super::parse::Files;
 use super::section::{Reader, Section};
-use super::{env_file, nearest};
+use super::{Place, env_file, nearest};
 use crate::Result;
 use crate::settings::{Fault, Faults};
 use crate::witness::url::{self, Provider, WitnessUrl};
@@ -224,17 +224,23 @@ fn open_to_others(path: &Path) -> Option<u32> {
     (mode & 0o077 != 0).then_some(mode)
 }
 
-pub(super) fn read(reader: &Reader, section: Section<'_>, dir: &Path, cluster: &str, files: Files) -> WitnessSettings {
-    let given = section.text("url").map(|url| WitnessUrl::read(url, dir));
+pub(super) fn read(
+    reader: &Reader,
+    section: Section<'_>,
+    place: &Place,
+    cluster: &str,
+    files: Files<'_>,
+) -> WitnessSettings {
+    let given = section.text("url").map(|url| WitnessUrl::read(url, &place.base));
     let url = match given {
         Some(Ok(url)) => url,
         Some(Err(fault)) => {
             section.fault("url", url::EXPECTED, fault.found, fault.remedy);
             WitnessUrl::File(PathBuf::new())
         }
-        None => WitnessUrl::File(resolve(dir, &format!("witness/{cluster}.json"))),
+        None => WitnessUrl::File(place.outside(&format!("witness/{cluster}.json"))),
     };
-    let file = |name| section.text(name).map(|path| resolve(dir, path));
+    let file = |name| section.text(name).map(|path| place.resolve(path));
     let settings = WitnessSettings {
         endpoint: section.text("endpoint").map(str::to_owned),
         region: section.text("region").map(str::to_owned),
@@ -249,7 +255,7 @@ pub(super) fn read(reader: &Reader, section: Section<'_>, dir: &Path, cluster: &
             Credentials::File,
         ),
         probe_every: section.duration("probe_every", PROBE_EVERY),
-        ..WitnessSettings::new(url, &dir.join("secrets"))
+        ..WitnessSettings::new(url, &place.secrets)
     };
     if !reader.is_faulty(&["witness.url"]) {
         fits(&settings, reader, &section);

@@ -25,7 +25,7 @@ pub struct Tls {
 }
 
 /// A client. `pinned` sends what is for a host to one of its addresses.
-pub(super) fn client(tls: &Tls, pinned: Option<&(String, SocketAddr)>) -> Result<reqwest::Client> {
+pub(crate) fn client(tls: &Tls, pinned: Option<&(String, SocketAddr)>) -> Result<reqwest::Client> {
     use secrecy::ExposeSecret as _;
 
     let mut builder = reqwest::Client::builder()
@@ -44,7 +44,7 @@ pub(super) fn client(tls: &Tls, pinned: Option<&(String, SocketAddr)>) -> Result
         let authorities = reqwest::Certificate::from_pem_bundle(pem)
             .ok()
             .filter(|list| !list.is_empty())
-            .ok_or_else(|| Error::invalid("the authority of the witness holds no certificate in PEM format"))?;
+            .ok_or_else(|| Error::invalid("the authority of the store holds no certificate in PEM format"))?;
         builder = builder.tls_certs_only(authorities);
     }
     if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
@@ -57,11 +57,11 @@ pub(super) fn client(tls: &Tls, pinned: Option<&(String, SocketAddr)>) -> Result
     if let Some((host, address)) = pinned {
         builder = builder.resolve(host, *address);
     }
-    builder.build().map_err(|e| Error::invalid("there is no usable HTTP client for the witness").because(e))
+    builder.build().map_err(|e| Error::invalid("there is no usable HTTP client").because(e))
 }
 
 /// An error with all its causes, on one line. The URL is left out: it may hold a signature.
-pub(super) fn shown(error: reqwest::Error) -> String {
+pub(crate) fn shown(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut next = std::error::Error::source(&error);

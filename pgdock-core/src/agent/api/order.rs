@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::bundle::Digest;
 use crate::decide::action::Verdict;
 use crate::{Error, NodeName, Result};
 
@@ -36,6 +37,15 @@ pub enum OrderRequest {
     Restart,
     /// Read PostgreSQL's configuration again.
     Reload,
+    /// Use a bundle that is installed on this node.
+    UseBundle {
+        /// Which.
+        digest: Digest,
+        /// The tag that it came under.
+        tag: Option<String>,
+        /// Whether an operator goes back to it.
+        rollback: bool,
+    },
     /// Make this node's data directory anew, as a copy.
     Reclone,
     /// Follow the leader, by rewind or copy if it must be.
@@ -49,8 +59,19 @@ pub enum OrderRequest {
 
 impl OrderRequest {
     /// The names of all orders.
-    pub(super) const NAMES: [&'static str; 10] =
-        ["bootstrap", "switchover", "failover", "pause", "resume", "restart", "reload", "reclone", "rejoin", "stop"];
+    pub(super) const NAMES: [&'static str; 11] = [
+        "bootstrap",
+        "switchover",
+        "failover",
+        "pause",
+        "resume",
+        "restart",
+        "reload",
+        "use-bundle",
+        "reclone",
+        "rejoin",
+        "stop",
+    ];
 
     /// Its name, the last part of its path.
     #[must_use]
@@ -63,6 +84,7 @@ impl OrderRequest {
             Self::Resume => "resume",
             Self::Restart => "restart",
             Self::Reload => "reload",
+            Self::UseBundle { .. } => "use-bundle",
             Self::Reclone => "reclone",
             Self::Rejoin => "rejoin",
             Self::Stop { .. } => "stop",
@@ -90,6 +112,13 @@ impl OrderRequest {
             "resume" => Self::Resume,
             "restart" => Self::Restart,
             "reload" => Self::Reload,
+            "use-bundle" => Self::UseBundle {
+                digest: fields
+                    .take("digest", "the digest of a bundle")?
+                    .ok_or_else(|| Error::invalid("field `digest`: expected the digest of a bundle, found nothing"))?,
+                tag: fields.take("tag", "a tag")?,
+                rollback: fields.take("rollback", "true or false")?.unwrap_or(false),
+            },
             "reclone" => Self::Reclone,
             "rejoin" => Self::Rejoin,
             "stop" => Self::Stop { hand_over: fields.take("hand_over", "true or false")?.unwrap_or(false) },
@@ -112,6 +141,7 @@ impl OrderRequest {
         let mut body = match self {
             Self::Switchover { to: Some(to) } => json!({ "to": to }),
             Self::Failover { allow_data_loss } => json!({ "allow_data_loss": allow_data_loss }),
+            Self::UseBundle { digest, tag, rollback } => json!({ "digest": digest, "tag": tag, "rollback": rollback }),
             Self::Stop { hand_over } => json!({ "hand_over": hand_over }),
             _ => json!({}),
         };
@@ -203,6 +233,7 @@ mod tests {
             OrderRequest::Resume,
             OrderRequest::Restart,
             OrderRequest::Reload,
+            OrderRequest::UseBundle { digest: Digest::of(b""), tag: Some("n1v1".to_owned()), rollback: true },
             OrderRequest::Reclone,
             OrderRequest::Rejoin,
             OrderRequest::Stop { hand_over: true },
@@ -213,7 +244,9 @@ mod tests {
         }
         for name in OrderRequest::NAMES {
             assert!(all.iter().any(|order| order.name() == name));
-            assert_eq!(OrderRequest::parse(name, b"").unwrap().0.name(), name);
+            if name != "use-bundle" {
+                assert_eq!(OrderRequest::parse(name, b"").unwrap().0.name(), name);
+            }
         }
     }
 
@@ -223,6 +256,8 @@ mod tests {
             ("switchover", r#"{"to": "N 2"}"#, "`to`"),
             ("failover", r#"{"allow_data_loss": "yes"}"#, "`allow_data_loss`"),
             ("failover", r#"{"allow_dataloss": true}"#, "`allow_dataloss`"),
+            ("use-bundle", "", "`digest`"),
+            ("use-bundle", r#"{"digest": "sha256:../x"}"#, "`digest`"),
             ("pause", r#"{"timeout_seconds": -1}"#, "`timeout_seconds`"),
             ("pause", "[1]", "JSON object"),
             ("pause", "{", "JSON object"),

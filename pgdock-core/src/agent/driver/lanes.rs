@@ -170,6 +170,7 @@ impl Driver {
         }
         if task == Task::Reload && self.view.order == Some(Order::Reload) {
             self.end_order(match result {
+                Ok(Left::Bundle(applied)) => Verdict::Done(serde_json::to_string(&applied).unwrap_or_default()),
                 Ok(_) => Verdict::Done("the configuration was read again".into()),
                 Err(error) => Verdict::Failed(error.chain()),
             });

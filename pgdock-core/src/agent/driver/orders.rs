@@ -6,10 +6,12 @@ use serde_json::json;
 
 use super::Driver;
 use crate::agent::api::{OrderRequest, PendingOrder};
+use crate::agent::configuration::Wanted;
+use crate::bundle::ledger::How;
 use crate::clock::Moment;
-use crate::decide::Verdict;
+use crate::decide::{Action, Verdict};
 use crate::event::EventKind;
-use crate::view::Order;
+use crate::view::{Order, Postgres, Task};
 
 /// How long a handed-over lead may take when the agent is told to stop.
 const PARTING_BUDGET: Duration = Duration::from_secs(8);
@@ -27,6 +29,14 @@ impl Driver {
         // An order is given up in time to tell so.
         let budget = self.parts.hands.settings.failover.stop_budget;
         let deadline = (self.view.now + budget * 2).min(pending.deadline - Duration::from_millis(500));
+        self.parts.hands.configuration.want(match &pending.request {
+            OrderRequest::UseBundle { digest, tag, rollback } => Some(Wanted {
+                digest: digest.clone(),
+                tag: tag.clone(),
+                how: if *rollback { How::Rollback } else { How::Update },
+            }),
+            _ => None,
+        });
         let order = into_order(pending.request, deadline);
         if order == Order::Reclone && !self.view.am_leader() {
             if let Err(error) = self.parts.hands.state.update(|d| d.reclone = true).await {
@@ -42,6 +52,16 @@ impl Driver {
         self.observe_at = self.view.now;
         self.waiting = Some(order);
         self.asked = Some(pending.answer);
+    }
+
+    /// A bundle is switched to also where PostgreSQL does not run: the next start uses it.
+    pub(super) fn take_bundle_at_rest(&mut self) {
+        let rests =
+            matches!(self.view.local.postgres, Postgres::Stopped(_) | Postgres::Empty | Postgres::Unusable { .. });
+        let asked = self.view.order == Some(Order::Reload) && self.parts.hands.configuration.is_wanted();
+        if rests && asked && self.view.busy.is_none() {
+            self.begin(Action::Reload, Task::Reload);
+        }
     }
 
     pub(super) fn end_order(&mut self, verdict: Verdict) {
@@ -76,7 +96,7 @@ fn into_order(request: OrderRequest, deadline: Moment) -> Order {
         OrderRequest::Pause => Order::Pause(true),
         OrderRequest::Resume => Order::Pause(false),
         OrderRequest::Restart => Order::Restart { stopped: false },
-        OrderRequest::Reload => Order::Reload,
+        OrderRequest::Reload | OrderRequest::UseBundle { .. } => Order::Reload,
         OrderRequest::Reclone => Order::Reclone,
         OrderRequest::Rejoin => Order::Rejoin,
         OrderRequest::Stop { .. } => unreachable!("handled before"),

@@ -97,7 +97,7 @@ impl Instance {
     }
 
     pub(super) async fn write_hba(&self, clients: Clients) -> Result<()> {
-        let text = conf_file::hba(&self.inner.config.hba, clients);
+        let text = conf_file::hba(&self.user_configuration().hba, clients);
         self.write(&self.inner.layout.conf_file("pg_hba.conf"), text).await
     }
 

@@ -57,8 +57,9 @@ impl Instance {
     /// Writes the files that PostgreSQL reads, and those that it includes where there are none yet.
     pub(super) async fn write_configuration(&self) -> Result<()> {
         let (config, layout) = (&self.inner.config, &self.inner.layout);
+        let user = self.user_configuration();
         let main = conf_file::Main {
-            user: &config.settings,
+            user: &user.settings,
             address: &config.address,
             port: config.port,
             socket_dir: &layout.run,

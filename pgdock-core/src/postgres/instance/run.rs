@@ -28,6 +28,9 @@ const LOG_BYTES_MAX: u64 = 64 << 20;
 /// How much of the log is looked at for why a start failed, in bytes.
 const LOG_TAIL_BYTES: u64 = 64 << 10;
 
+/// How the error begins that tells of a server that gave up by itself while it started.
+const NOT_STARTED: &str = "postgresql did not start";
+
 /// Beginnings of what is worth telling of a failed start.
 const TELLING: [&str; 6] = [
     "FATAL:",
@@ -91,6 +94,7 @@ impl Instance {
         // Whoever starts as a primary recovers first, and may show what nobody was told is committed.
         let clients = if role == Role::Primary { Clients::KeptOut } else { Clients::Admitted };
         self.write_clients(clients).await?;
+        self.take_over_configuration();
         self.write_configuration().await?;
         durable::remove(&data.join("recovery.signal")).await?;
         // The lock file of a postmaster that was killed names a process that is none any more, or by now
@@ -208,7 +212,7 @@ impl Instance {
             .hint("set the address to one that `ip address` shows on this host");
         }
         let kind_invalid = text.contains("configuration file") || text.contains("unrecognized configuration parameter");
-        let message = format!("postgresql did not start. log={}, status={status}, said={said}", log.display());
+        let message = format!("{NOT_STARTED}. log={}, status={status}, said={said}", log.display());
         if kind_invalid {
             Error::invalid(message).hint("correct the key in postgres.settings that it names")
         } else {
@@ -278,6 +282,11 @@ impl Instance {
         self.inner.control.query("SELECT pg_reload_conf()", &[], RELOAD_LIMIT).await?;
         Ok(())
     }
+}
+
+/// Whether a start failed because the server gave up by itself, as it does over its configuration.
+pub(crate) fn gave_up(error: &Error) -> bool {
+    error.to_string().starts_with(NOT_STARTED)
 }
 
 struct Started {

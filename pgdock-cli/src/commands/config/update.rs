@@ -1,0 +1,93 @@
+//! `pgdock config update`
+
+use clap::Args;
+use pgdock_core::bundle::install::Installed;
+use pgdock_core::bundle::{Image, Store, store};
+use pgdock_core::{NodeName, Result, Settings};
+
+use super::reach::Reach;
+#[cfg(feature = "registry")]
+use super::remote::find;
+use super::report;
+use crate::cli::Output;
+use crate::context::{Context, chosen};
+use crate::exit::Exit;
+use crate::output::{self, progress};
+
+/// Bring a bundle to the nodes, all at once, and have them use it
+///
+/// Each node tries it on its own PostgreSQL, then switches in one step, and reloads. One that refuses it stays as it was.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    /// Only these nodes
+    nodes: Vec<NodeName>,
+    /// The tag that was built; v1 stands for n1v1 of node n1
+    #[arg(long, value_name = "TAG")]
+    tag: String,
+    /// Restart PostgreSQL where settings wait for it: standbys one by one, then the primary, after a switchover
+    #[arg(long)]
+    rolling: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[cfg(not(feature = "registry"))]
+async fn find(_: &Settings, store: &Store, tag: &str) -> Result<Image> {
+    store.get(tag).await
+}
+
+/// A node, and what it is to get.
+struct Target {
+    node: NodeName,
+    reach: Reach,
+    image: Image,
+    tag: String,
+}
+
+pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Result<Exit> {
+    let settings = context.settings()?;
+    let all: Vec<_> = settings.nodes.keys().cloned().collect();
+    let kept = Store::beside(&settings.dir);
+    // All images are there before any node is touched.
+    let mut targets = Vec::new();
+    for node in chosen(&settings, &args.nodes)? {
+        let tag = store::tag_of(&args.tag, &node, &all)?;
+        targets.push(Target {
+            reach: Reach::to(context, &settings, &node)?,
+            image: find(&settings, &kept, &tag).await?,
+            tag,
+            node,
+        });
+    }
+    let results = progress::during("bringing the bundles to the nodes", async |_| {
+        futures_util::future::join_all(targets.iter().map(|target| update(&settings, target))).await
+    })
+    .await;
+    let exit = report::nodes(&results, args.output.output)?;
+    if args.rolling {
+        report::none_left(&results)?;
+        let waiting: Vec<_> = results
+            .iter()
+            .filter(|(_, result)| {
+                result.as_ref().is_ok_and(|done| done.applied.as_ref().is_some_and(|a| !a.restart.is_empty()))
+            })
+            .map(|(node, _)| node.clone())
+            .collect();
+        let cluster = context.cluster().await?;
+        progress::during("restarting", async |progress| cluster.roll(&waiting, |step| progress.say(step)).await)
+            .await?;
+        let text = if waiting.is_empty() { "no setting waits for a restart" } else { "no setting waits any more" };
+        output::note(text);
+    } else {
+        report::advise(&results);
+    }
+    Ok(exit)
+}
+
+async fn update(settings: &Settings, target: &Target) -> (NodeName, Result<Installed>) {
+    let result = match target.reach.delivery(settings, &target.node) {
+        Ok(delivery) => delivery.update(&target.image, &target.tag).await,
+        Err(error) => Err(error),
+    };
+    (target.node.clone(), result)
+}
