@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The first argument is the number of reads of each kind. Whichever goes first alternates, so that a machine that slows
-//! down slows both.
+//! down slows both. Servers and client each have a processor of their own, where there are two: which one a backend happens
+//! to be on decides more than what is measured here.
 
 use std::time::{Duration, Instant};
 
@@ -39,9 +40,24 @@ fn print(name: &str, router: &mut Times, deadpool: &mut Times) {
     }
 }
 
+/// Has this thread, and what it starts, run on one processor: the first, or the last.
+fn pin(last: bool) {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    if count < 2 {
+        return;
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(if last { count - 1 } else { 0 });
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        println!("not pinned to a processor: {error}");
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    pin(true);
     let Some(cluster) = Cluster::start() else { return };
+    pin(false);
     let count: usize = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(5000);
     let build = |sticky| {
         let builder = Router::builder().node("n1", cluster.address(0), 1).node("n2", cluster.address(1), 1);

@@ -375,7 +375,6 @@ pub(super) fn node(
         .max_size(pool_size)
         .wait_timeout(Some(limits.connect))
         .create_timeout(Some(limits.connect))
-        .recycle_timeout(Some(limits.connect))
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|error| Error::Settings(error.to_string()))?;
