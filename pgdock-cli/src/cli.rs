@@ -81,6 +81,9 @@ pub(crate) enum Command {
     Dsn(commands::dsn::DsnArgs),
     Export(commands::export::ExportArgs),
     Witness(commands::witness::WitnessArgs),
+    Node(commands::node::NodeArgs),
+    Image(commands::image::ImageArgs),
+    Compose(commands::compose::ComposeArgs),
     Agent(commands::agent::AgentArgs),
     #[command(hide = true)]
     Deadman(commands::deadman::DeadmanArgs),

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod bootstrap;
 pub(crate) mod clone;
 pub(crate) mod completions;
+pub(crate) mod compose;
 pub(crate) mod config;
 pub(crate) mod deadman;
 pub(crate) mod demo;
@@ -13,7 +14,9 @@ pub(crate) mod dsn;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod failover;
+pub(crate) mod image;
 pub(crate) mod init;
+pub(crate) mod node;
 pub(crate) mod pause;
 pub(crate) mod rejoin;
 pub(crate) mod reload;
@@ -55,6 +58,9 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Dsn(args) => dsn::run(context, args).await,
         Command::Export(args) => export::run(context, &args),
         Command::Witness(args) => witness::run(context, args).await,
+        Command::Node(args) => node::run(context, args).await,
+        Command::Image(args) => image::run(context, args).await,
+        Command::Compose(args) => compose::run(context, &args),
         Command::Agent(args) => agent::run(context, args).await,
         Command::Deadman(args) => deadman::run(args),
         Command::Completions(args) => completions::run(args),

@@ -7,6 +7,7 @@ use pgdock_core::executor::Opener;
 use pgdock_core::{Cluster, Error, NodeName, Result, Settings};
 
 use crate::cli::Globals;
+use crate::reach;
 
 /// What commands share.
 #[derive(Clone, Debug)]
@@ -43,8 +44,12 @@ impl Context {
 
     /// What reaches the nodes, with the person's keys and SSH agent.
     pub(crate) fn opener(&self) -> Opener {
-        let path = |name| std::env::var_os(name).map(PathBuf::from);
-        Opener::new().home(path("HOME")).ssh_agent(path("SSH_AUTH_SOCK"))
+        reach::opener()
+    }
+
+    /// Whether there are settings, right or wrong.
+    pub(crate) fn has_settings(&self) -> bool {
+        self.named_dir().is_some() || nearest().is_ok()
     }
 
     /// A handle on the cluster.

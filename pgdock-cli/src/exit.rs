@@ -8,22 +8,39 @@ use pgdock_core::{Error, ErrorKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// It is done.
-    Done = 0,
+    Done,
     /// It failed.
-    Failed = 1,
+    Failed,
     /// The command line or the settings are wrong.
-    Invalid = 2,
+    Invalid,
     /// It is done, and shows that something is wrong.
-    Unhealthy = 3,
+    Unhealthy,
     /// It was refused because it could lose data.
-    Refused = 4,
+    Refused,
     /// It may have taken effect, or not.
-    Unknown = 5,
+    Unknown,
+    /// As a program that it ran did.
+    Of(u8),
+}
+
+impl Exit {
+    /// The number that the system is told.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Invalid => 2,
+            Self::Unhealthy => 3,
+            Self::Refused => 4,
+            Self::Unknown => 5,
+            Self::Of(code) => code,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
@@ -56,7 +73,7 @@ mod tests {
             (Error::unavailable("x").outcome_unknown(), 5),
             (Error::needs_operator("x").outcome_unknown(), 5),
         ] {
-            assert_eq!(of(&error) as u8, code, "{error:?}");
+            assert_eq!(of(&error).code(), code, "{error:?}");
         }
     }
 }

@@ -9,8 +9,10 @@ mod commands;
 mod context;
 mod demo;
 mod exit;
+mod init;
 mod local;
 mod output;
+mod reach;
 mod sql;
 mod wait;
 

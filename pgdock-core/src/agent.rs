@@ -7,6 +7,7 @@ pub mod deadman;
 mod dial;
 mod driver;
 mod hands;
+pub mod home;
 mod lock;
 mod notices;
 pub mod peers;

@@ -4,19 +4,17 @@
 //! prints it: there is no third description.
 
 mod container;
-#[cfg(feature = "docker")]
 mod image;
-#[cfg(feature = "docker")]
 mod machine;
+mod prepare;
 mod secrets;
 mod tar;
 
 pub use container::{Network, NodeContainer};
-#[cfg(feature = "docker")]
 pub use image::{ImageRecipe, libc_of};
-#[cfg(feature = "docker")]
 pub use machine::{Machine, Standing};
-pub use secrets::{SecretFile, deliver, secrets_of};
+pub use prepare::{Check, Verdict};
+pub use secrets::{SecretFile, deliver, own, secrets_of};
 
 /// The user and group of everything that a node keeps, on every machine the same.
 pub const UID: u32 = 5432;

@@ -17,7 +17,7 @@ pub mod bundle;
 pub mod clock;
 pub mod cluster;
 pub mod decide;
-#[cfg(feature = "ssh")]
+#[cfg(feature = "docker")]
 pub mod deploy;
 mod dice;
 mod durable;

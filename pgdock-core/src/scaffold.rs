@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
-use crate::settings::{Credentials, Faults, Files, Settings, parse, witness_keys};
+use crate::settings::{Credentials, ExecutorKind, Faults, Files, Settings, parse, witness_keys};
 use crate::witness::record::Durability;
 use crate::{Error, NodeName, Result};
 use keep::Folder;
@@ -49,6 +49,21 @@ pub struct Scaffold {
     pub failover_address: Option<String>,
     /// Where the witness document lives; None for a file on this machine.
     pub witness: Option<ScaffoldWitness>,
+    /// How commands reach the nodes.
+    pub executor: ExecutorKind,
+    /// With containers: what they are made from, and where; the defaults for what is not said.
+    pub docker: ScaffoldDocker,
+}
+
+/// What the containers of a new cluster shall be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScaffoldDocker {
+    /// The engine that has all of them; None for one on each node's machine, over SSH.
+    pub engine: Option<String>,
+    /// The image.
+    pub image: Option<String>,
+    /// The network.
+    pub network: Option<String>,
 }
 
 /// Where the witness document of a new cluster shall live.
@@ -87,6 +102,8 @@ impl Scaffold {
             bin_dir: None,
             failover_address: None,
             witness: None,
+            executor: ExecutorKind::default(),
+            docker: ScaffoldDocker::default(),
         }
     }
 
@@ -170,6 +187,10 @@ impl Scaffold {
                 }
                 _ => {}
             }
+        }
+        if self.executor != ExecutorKind::Docker && self.docker != ScaffoldDocker::default() {
+            return Err(Error::invalid("engine, image and network are those of containers")
+                .hint("give --executor docker with --engine, --image and --network"));
         }
         match self.nodes.iter().find(|(name, _)| !seen.insert(name)) {
             Some((name, _)) => {

@@ -10,6 +10,8 @@ mod executor_docker;
 mod executor_ssh;
 #[path = "conformance/failover_ip.rs"]
 mod failover_ip;
+#[path = "conformance/machine.rs"]
+mod machine;
 #[path = "conformance/witness.rs"]
 mod witness;
 #[path = "conformance/witness_bucket.rs"]

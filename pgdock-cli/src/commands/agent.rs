@@ -1,14 +1,16 @@
 //! `pgdock agent`
 
+use std::path::PathBuf;
+
 use clap::Args;
-use pgdock_core::agent::Agent;
+use pgdock_core::agent::{Agent, home};
 use pgdock_core::{Error, NodeName, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::{local, output};
+use crate::{init, local, output};
 
 /// Run the agent of a node: it starts its PostgreSQL, and keeps it in its place
 ///
@@ -16,8 +18,12 @@ use crate::{local, output};
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// The node
-    #[arg(long, value_name = "NODE")]
-    node: NodeName,
+    #[arg(long, value_name = "NODE", required_unless_present = "home")]
+    node: Option<NodeName>,
+    /// The node's own folder, on its machine or in its container: the configuration is waited for in DIR/bundles/current, the
+    /// secrets in DIR/secrets
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["node", "detach"])]
+    home: Option<PathBuf>,
     /// Run in the background; returns once it answers
     #[arg(long)]
     detach: bool,
@@ -27,10 +33,13 @@ pub(crate) struct AgentArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: AgentArgs) -> Result<Exit> {
-    if args.detach {
+    if init::is_first() {
+        return init::run().await;
+    }
+    if let (Some(node), true) = (&args.node, args.detach) {
         let cluster = context.cluster().await?;
-        let pid = local::launch(context, &cluster, &args.node).await?;
-        output::note(&format!("the agent of {} runs. pid={pid}", args.node));
+        let pid = local::launch(context, &cluster, node).await?;
+        output::note(&format!("the agent of {node} runs. pid={pid}"));
         return Ok(Exit::Done);
     }
     if args.detached {
@@ -39,8 +48,16 @@ pub(crate) async fn run(context: &Context, args: AgentArgs) -> Result<Exit> {
     }
     let stop = CancellationToken::new();
     let signals = listen(stop.clone())?;
-    let agent =
-        Agent::builder(context.settings()?).node(args.node.as_str()).search_path(std::env::var_os("PATH")).build()?;
+    let (settings, node) = match (&args.home, args.node) {
+        (Some(home), _) => match home::ready(home, &stop).await? {
+            Some(ready) => ready,
+            None => return Ok(Exit::Done),
+        },
+        (None, Some(node)) => (context.settings()?, node),
+        // The command line asks for one of the two.
+        (None, None) => return Err(Error::invalid("no node was named").hint("`--node NODE`, or `--home DIR`")),
+    };
+    let agent = Agent::builder(settings).node(node.as_str()).search_path(std::env::var_os("PATH")).build()?;
     let ended = agent.run(stop).await;
     signals.abort();
     ended?;

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use clap::Args;
 use pgdock_core::clock::SystemClock;
-use pgdock_core::scaffold::{Scaffold, ScaffoldWitness};
+use pgdock_core::scaffold::{Scaffold, ScaffoldDocker, ScaffoldWitness};
+use pgdock_core::settings::ExecutorKind;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result};
 
@@ -62,6 +63,19 @@ pub(crate) struct InitArgs {
     /// The storage account, on Azure
     #[arg(long, value_name = "ACCOUNT", requires = "witness")]
     witness_account: Option<String>,
+    /// How commands reach the nodes: as processes of this machine, over SSH, or in containers
+    #[arg(long, value_parser = executor, default_value = "local", value_name = "local|ssh|docker")]
+    executor: ExecutorKind,
+    /// With --executor docker: the one engine that has all containers, such as unix:///var/run/docker.sock [default: one on
+    /// each node's machine, over SSH]
+    #[arg(long, value_name = "URL")]
+    engine: Option<String>,
+    /// With --executor docker: what containers are made from [default: pgdock:VERSION]
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// With --executor docker: a network in which nodes get their addresses [default: host]
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
     /// Print the cluster.toml, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -88,6 +102,11 @@ fn durability(text: &str) -> Result<Durability, String> {
         "async" => Ok(Durability::Async),
         _ => Err("expected sync, quorum or async".to_owned()),
     }
+}
+
+fn executor(text: &str) -> Result<ExecutorKind, String> {
+    let known = [ExecutorKind::Local, ExecutorKind::Ssh, ExecutorKind::Docker];
+    known.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| "expected local, ssh or docker".to_owned())
 }
 
 /// The nodes of a cluster that is tried on one machine.
@@ -121,6 +140,8 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Result<Exit> {
             region: args.witness_region,
             account: args.witness_account,
         }),
+        executor: args.executor,
+        docker: ScaffoldDocker { engine: args.engine, image: args.image, network: args.network },
         ..Scaffold::new(args.name, nodes)
     };
     if args.dry_run {
@@ -142,7 +163,10 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Result<Exit> {
                     "next: write the witness's credentials into secrets/witness.env, then `pgdock witness probe`",
                 );
             }
-            output::note("next: look through cluster.toml, then `pgdock up`");
+            output::note(match args.executor {
+                ExecutorKind::Docker => "next: look through cluster.toml, then `pgdock image build`, `pgdock up`",
+                _ => "next: look through cluster.toml, then `pgdock up`",
+            });
         }
     }
     Ok(Exit::Done)

@@ -36,8 +36,8 @@ pub(crate) async fn launch(context: &Context, cluster: &Cluster, node: &NodeName
         let ended = child.try_wait().map_err(|e| Error::internal("cannot watch the agent").because(e))?;
         if let Some(status) = ended {
             let kind = match status.code() {
-                Some(code) if code == Exit::Invalid as i32 => ErrorKind::Invalid,
-                Some(code) if code == Exit::Refused as i32 => ErrorKind::NeedsOperator,
+                Some(code) if code == i32::from(Exit::Invalid.code()) => ErrorKind::Invalid,
+                Some(code) if code == i32::from(Exit::Refused.code()) => ErrorKind::NeedsOperator,
                 _ => ErrorKind::Unavailable,
             };
             return Err(log.explain(Error::new(kind, format!("the agent ended at once. node={node}, {status}"))));

@@ -1,7 +1,7 @@
 //! [`Progress`]: tells of what takes more than two seconds: a spinner on a terminal, plain lines elsewhere.
 
-use std::cell::RefCell;
 use std::io::IsTerminal as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,19 +15,23 @@ const TICK: Duration = Duration::from_millis(100);
 /// What goes on at present, in words that may change.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    text: RefCell<String>,
+    text: Mutex<String>,
 }
 
 impl Progress {
     /// Says what goes on.
     pub(crate) fn say(&self, text: impl Into<String>) {
-        *self.text.borrow_mut() = text.into();
+        *self.text() = text.into();
+    }
+
+    fn text(&self) -> MutexGuard<'_, String> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Runs what may take long. It gets the means to say what goes on; that is shown after two seconds.
 pub(crate) async fn during<T>(text: &str, work: impl AsyncFnOnce(&Progress) -> T) -> T {
-    let progress = Progress { text: RefCell::new(text.to_owned()) };
+    let progress = Progress { text: Mutex::new(text.to_owned()) };
     let terminal = std::io::stderr().is_terminal();
     // Cut off at the edge of the terminal, so that it stays on one line.
     let style =
@@ -50,7 +54,7 @@ pub(crate) async fn during<T>(text: &str, work: impl AsyncFnOnce(&Progress) -> T
         if waited < SHORT {
             continue;
         }
-        let text = progress.text.borrow().clone();
+        let text = progress.text().clone();
         if terminal {
             if bar.is_hidden() {
                 bar.set_draw_target(ProgressDrawTarget::stderr());

@@ -23,6 +23,22 @@ pub struct Plan {
 #[serde(tag = "step", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Step {
+    /// Make the node's container.
+    MakeContainer {
+        /// Whose.
+        node: NodeName,
+        /// Its name.
+        container: String,
+        /// What it is made from.
+        image: String,
+        /// Where.
+        engine: String,
+    },
+    /// Bring the node its secrets.
+    DeliverSecrets {
+        /// Where.
+        node: NodeName,
+    },
     /// Start the agent.
     StartAgent {
         /// Where.
@@ -117,6 +133,10 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let best = |node: &Option<NodeName>| node.as_ref().map_or("the best standby".to_owned(), ToString::to_string);
         match self {
+            Self::MakeContainer { node, container, image, engine } => {
+                write!(f, "make the container of {node}: {container} from {image} on {engine}")
+            }
+            Self::DeliverSecrets { node } => write!(f, "bring {node} its secrets"),
             Self::StartAgent { node } => write!(f, "start the agent of {node}"),
             Self::Bootstrap { node } => {
                 write!(f, "found the cluster on {node}: first data directory, witness document")

@@ -15,8 +15,6 @@ use crate::{Error, NodeName, Result};
 
 /// How long a node may take to stop: a leader checkpoints, and hands over first.
 const STOP_GRACE: Duration = Duration::from_secs(180);
-/// How many files a node may have open; PostgreSQL has many.
-const OPEN_FILES: u32 = 65_536;
 /// What an agent needs that is root because it moves an address: the address itself, and to become PostgreSQL's user.
 const OF_ADDRESSES: [&str; 8] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_ADMIN", "NET_RAW", "SETGID", "SETUID"];
 
@@ -90,7 +88,8 @@ impl NodeContainer {
         } else {
             Network::Named {
                 name: docker.network.clone(),
-                address: own.address.parse().ok(),
+                // Only in networks that somebody made does an engine give the address that is asked for.
+                address: own.address.parse().ok().filter(|_| !matches!(docker.network.as_str(), "bridge" | "none")),
                 hostname: node.to_string(),
             }
         };
@@ -145,7 +144,6 @@ impl NodeContainer {
                 "CapAdd": self.capabilities,
                 "SecurityOpt": ["no-new-privileges"],
                 "ShmSize": self.shm_size,
-                "Ulimits": [{ "Name": "nofile", "Soft": OPEN_FILES, "Hard": OPEN_FILES }],
                 "LogConfig": { "Type": "json-file", "Config": { "max-size": "10m", "max-file": "5" } },
             },
         });
@@ -184,9 +182,8 @@ impl NodeContainer {
         }
         let _ = write!(
             text,
-            "    security_opt: [\"no-new-privileges\"]\n    ulimits:\n      nofile:\n        soft: {OPEN_FILES}\n        \
-             hard: {OPEN_FILES}\n    logging:\n      driver: json-file\n      options:\n        max-size: \"10m\"\n        \
-             max-file: \"5\"\n    volumes:\n      - {}\n",
+            "    security_opt: [\"no-new-privileges\"]\n    logging:\n      driver: json-file\n      options:\n        \
+             max-size: \"10m\"\n        max-file: \"5\"\n    volumes:\n      - {}\n",
             q(&format!("{}:{}", self.volume, self.root.display()))
         );
         if !self.labels.is_empty() {
@@ -264,10 +261,6 @@ mod tests {
             shm_size: 268435456
             cap_drop: ["ALL"]
             security_opt: ["no-new-privileges"]
-            ulimits:
-              nofile:
-                soft: 65536
-                hard: 65536
             logging:
               driver: json-file
               options:
@@ -310,14 +303,7 @@ mod tests {
             "SecurityOpt": [
               "no-new-privileges"
             ],
-            "ShmSize": 268435456,
-            "Ulimits": [
-              {
-                "Hard": 65536,
-                "Name": "nofile",
-                "Soft": 65536
-              }
-            ]
+            "ShmSize": 268435456
           },
           "Image": "pgdock:17",
           "Labels": {
@@ -345,10 +331,6 @@ mod tests {
             shm_size: 268435456
             cap_drop: ["ALL"]
             security_opt: ["no-new-privileges"]
-            ulimits:
-              nofile:
-                soft: 65536
-                hard: 65536
             logging:
               driver: json-file
               options:

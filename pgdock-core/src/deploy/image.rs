@@ -92,7 +92,7 @@ impl ImageRecipe {
 }
 
 /// The machine of a program in ELF, as Docker names it.
-fn machine_of(program: &[u8]) -> Option<&'static str> {
+pub(super) fn machine_of(program: &[u8]) -> Option<&'static str> {
     if !program.starts_with(b"\x7fELF") {
         return None;
     }

@@ -1,5 +1,6 @@
 //! [`Machine`]: where a node runs that is not a process of this machine, and what can be done to it as a whole.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ const GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Machine {
     node: NodeName,
+    home: PathBuf,
     settings: Arc<Settings>,
     executor: Arc<dyn Executor>,
     kind: Kind,
@@ -63,13 +65,26 @@ impl Machine {
             }
         };
         let executor = opener.executor(settings, node)?;
-        Ok(Self { node: node.clone(), settings: Arc::clone(settings), executor, kind })
+        let home = settings.node(node)?.home.clone();
+        Ok(Self { node: node.clone(), home, settings: Arc::clone(settings), executor, kind })
     }
 
     /// The node.
     #[must_use]
     pub fn node(&self) -> &NodeName {
         &self.node
+    }
+
+    /// The settings that it was opened with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its folder there.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// What runs commands there.
@@ -171,7 +186,9 @@ impl Machine {
         }
     }
 
-    async fn make(&self, engine: &Engine, container: &NodeContainer) -> Result<()> {
+    /// Gives the volume of its container to the user that all of it belongs to.
+    pub(super) async fn give_volume(&self) -> Result<()> {
+        let Kind::Container { engine, container } = &self.kind else { return Ok(()) };
         let helper = format!("{}-volume", container.name);
         // One that was left by a run that ended in the middle.
         match engine.remove_container(&helper, true).await {
@@ -179,14 +196,19 @@ impl Machine {
             _ => {}
         }
         let (code, said) = engine.run_container(&helper, &container.volume_spec(), VOLUME).await?;
-        if code != 0 {
-            return Err(Error::internal(format!(
-                "the volume cannot be given to the node's user. node={}, volume={}, engine={engine}, code={code}",
-                self.node, container.volume
-            ))
-            .because(said)
-            .hint("is the image one that `pgdock image build` made?"));
+        if code == 0 {
+            return Ok(());
         }
+        Err(Error::internal(format!(
+            "the volume cannot be given to the node's user. node={}, volume={}, engine={engine}, code={code}",
+            self.node, container.volume
+        ))
+        .because(said)
+        .hint("is the image one that `pgdock image build` made?"))
+    }
+
+    async fn make(&self, engine: &Engine, container: &NodeContainer) -> Result<()> {
+        self.give_volume().await?;
         match engine.create_container(&container.name, &container.engine_spec()).await {
             // The answer to an earlier try was lost, or somebody else makes it, too: then it is looked at anew.
             Err(e) if e.kind() == ErrorKind::Conflict => self.standing().await.map(drop),

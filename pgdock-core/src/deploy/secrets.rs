@@ -123,6 +123,15 @@ pub async fn deliver(executor: &dyn Executor, settings: &Settings, node: &NodeNa
     Ok(files.len())
 }
 
+/// Gives what root has brought into a node's home to whom that home belongs to. What came from anybody else is his already.
+///
+/// # Errors
+/// Those of the executor.
+pub async fn own(executor: &dyn Executor, home: &Path) -> Result<()> {
+    let line = r#"if [ "$(id -u)" = 0 ] && [ -d "$HOME_DIR/bundles" ]; then chown -R -h --reference="$HOME_DIR" "$HOME_DIR/bundles"; fi"#;
+    executor.run_checked(&Command::shell(line).env("HOME_DIR", home.display().to_string())).await.map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Scaffold;
+use crate::settings::ExecutorKind;
 use crate::witness::record::Durability;
 
 /// Stands before a comment at the end of a line until all are aligned. A TOML string never holds it bare.
@@ -21,6 +22,7 @@ pub(super) fn cluster_toml(scaffold: &Scaffold) -> String {
     let bin_dir = optional("bin_dir", bin_dir, "\"/usr/lib/postgresql/16/bin\"");
     let acks = acks(scaffold);
     let failover_ip = failover_ip(scaffold.failover_address.as_deref());
+    let (reach, machines) = (reach(scaffold), machines(scaffold));
     let c = COMMENT;
     let mut text = format!(
         r#"# A highly available PostgreSQL, run by pgdock.
@@ -29,9 +31,7 @@ pub(super) fn cluster_toml(scaffold: &Scaffold) -> String {
 
 [cluster]
 name = {name}
-# executor = "local"{c}how commands reach the nodes
-# root = "var"{c}each node has a folder below it
-
+{reach}
 [postgres]
 {version}{c}14 to 18; without it, the newest one found
 {bin_dir}{c}where it is not found by itself
@@ -60,10 +60,14 @@ durability = "{durability}"{c}"sync": one standby has each acknowledged commit; 
 [agent]
 port = {agent_port}
 # beat = "200ms"{c}how often agents tell each other how they are
-"#
+{machines}"#
     );
     for (i, (name, address)) in scaffold.nodes.iter().enumerate() {
         let _ = write!(text, "\n[nodes.{name}]\naddress = {}\n", quoted(address));
+        if scaffold.docker.engine.is_some() && scaffold.nodes.len() > 1 {
+            let volume = quoted(&format!("{}-{name}", scaffold.name));
+            let _ = writeln!(text, "volume = {volume}{c}what it keeps; the engine has those of the others, too");
+        }
         if i == 0 {
             let _ = write!(
                 text,
@@ -76,6 +80,53 @@ port = {agent_port}
         }
     }
     align(&text)
+}
+
+/// How nodes are reached, in the section of the cluster.
+fn reach(scaffold: &Scaffold) -> String {
+    let c = COMMENT;
+    match scaffold.executor {
+        ExecutorKind::Local => format!(
+            "# executor = \"local\"{c}how commands reach the nodes\n# root = \"var\"{c}each node has a folder below it\n"
+        ),
+        kind => format!(
+            "executor = \"{}\"{c}how commands reach the nodes\n# root = \"/opt/pgdock\"{c}where each keeps its things\n",
+            kind.as_str()
+        ),
+    }
+}
+
+/// The sections of SSH and containers, where nodes are reached like that.
+fn machines(scaffold: &Scaffold) -> String {
+    let c = COMMENT;
+    if scaffold.executor == ExecutorKind::Local {
+        return String::new();
+    }
+    let mut text = String::new();
+    if scaffold.docker.engine.is_none() {
+        let _ = write!(
+            text,
+            "\n[ssh]\n# user = \"root\"{c}who logs in on the nodes' machines\n# port = 22\n\
+             # identity = \"/home/me/.ssh/id_ed25519\"{c}instead of the keys that ssh would try\n\
+             # known_hosts = \"/home/me/.ssh/known_hosts\"{c}which names the machines' own keys\n"
+        );
+    }
+    if scaffold.executor == ExecutorKind::Docker {
+        let docker = &scaffold.docker;
+        let line =
+            |key, value: &Option<String>, example: &str| optional(key, value.as_deref().map(quoted), &quoted(example));
+        let image = crate::settings::default_image(scaffold.version);
+        let _ = write!(
+            text,
+            "\n[docker]\n{}{c}where the engine is; without it, on each node's machine, over SSH\n\
+             {}{c}`pgdock image build` makes it\n{}{c}or a network of the engine, in which nodes get their addresses\n\
+             # shm_size = \"256MiB\"{c}what parallel queries share\n",
+            line("engine", &docker.engine, "unix:///var/run/docker.sock"),
+            line("image", &docker.image, &image),
+            line("network", &docker.network, "host"),
+        );
+    }
+    text
 }
 
 /// How many standbys hold each commit, where that can be chosen.

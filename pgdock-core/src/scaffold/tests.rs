@@ -11,6 +11,7 @@ use super::*;
 use crate::ErrorKind;
 use crate::clock::{ManualClock, SystemClock};
 use crate::secrets::{Secrets, TOKENS};
+use crate::settings::Reach;
 
 fn name(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
@@ -445,6 +446,8 @@ proptest! {
                 region: settings.witness.region.clone(),
                 account: settings.witness.account.clone(),
             }),
+            executor: settings.cluster.executor,
+            docker: ScaffoldDocker::default(),
         };
         prop_assert_eq!(read, scaffold);
     }
@@ -467,4 +470,31 @@ proptest! {
         let read = |text: &str| parse(text, Path::new("/srv/pg"), Files::Ignored).map_err(|f| TestCaseError::fail(f.to_string()));
         prop_assert_eq!(read(&uncommented)?, read(&text)?);
     }
+}
+
+#[test]
+fn machines_and_containers_read_back() {
+    let witness = Some(ScaffoldWitness { url: "etcd://10.0.0.9:2379".into(), ..ScaffoldWitness::default() });
+    let nodes = [(name("n1"), "10.0.0.1".to_owned()), (name("n2"), "10.0.0.2".to_owned())];
+    let read = |scaffold: &Scaffold| {
+        let text = scaffold.cluster_toml();
+        parse(&text, Path::new("/srv/pg"), Files::Ignored).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+    };
+    let ssh = Scaffold { witness, executor: ExecutorKind::Ssh, ..Scaffold::new("main", nodes) };
+    assert!(matches!(&read(&ssh).nodes[&name("n1")].reach, Reach::Ssh(target) if target.host == "10.0.0.1"));
+    let mut docker = Scaffold { executor: ExecutorKind::Docker, version: Some(16), ..ssh.clone() };
+    let settings = read(&docker);
+    assert_eq!((settings.docker.image.as_str(), settings.docker.network.as_str()), ("pgdock:16", "host"));
+    docker.docker = ScaffoldDocker {
+        engine: Some("unix:///run/x.sock".into()),
+        image: Some("x:1".into()),
+        network: Some("inner".into()),
+    };
+    let settings = read(&docker);
+    assert_eq!((settings.docker.image.as_str(), settings.docker.network.as_str()), ("x:1", "inner"));
+    let Reach::Docker(own) = &settings.nodes[&name("n2")].reach else { panic!("{settings:?}") };
+    assert_eq!((own.engine.to_string().as_str(), own.volume.as_str()), ("unix:///run/x.sock", "main-n2"));
+    let dir = tempfile::tempdir().unwrap();
+    let mistaken = Scaffold { executor: ExecutorKind::Local, witness: None, ..docker };
+    assert!(mistaken.write(dir.path(), &SystemClock).unwrap_err().to_string().contains("containers"));
 }

@@ -28,6 +28,22 @@ impl Reach {
         Ok(Self { executor: context.opener().executor(settings, node)?, program, local })
     }
 
+    /// Brings the node its secrets, which a new configuration may name. On this machine they are there.
+    pub(super) async fn secrets(&self, settings: &Settings, node: &NodeName) -> Result<()> {
+        if self.local {
+            return Ok(());
+        }
+        pgdock_core::deploy::deliver(&*self.executor, settings, node).await.map(drop)
+    }
+
+    /// Gives what root brought to whom the node's home belongs to.
+    pub(super) async fn own(&self, settings: &Settings, node: &NodeName) -> Result<()> {
+        if self.local {
+            return Ok(());
+        }
+        pgdock_core::deploy::own(&*self.executor, &settings.node(node)?.home).await
+    }
+
     pub(super) fn delivery<'a>(&'a self, settings: &Settings, node: &NodeName) -> Result<Delivery<'a>> {
         Ok(Delivery {
             executor: &*self.executor,

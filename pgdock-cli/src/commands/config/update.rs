@@ -85,9 +85,13 @@ pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Result<Exit> {
 }
 
 async fn update(settings: &Settings, target: &Target) -> (NodeName, Result<Installed>) {
-    let result = match target.reach.delivery(settings, &target.node) {
-        Ok(delivery) => delivery.update(&target.image, &target.tag).await,
-        Err(error) => Err(error),
+    let (reach, node) = (&target.reach, &target.node);
+    let result = async {
+        reach.secrets(settings, node).await?;
+        let installed = reach.delivery(settings, node)?.update(&target.image, &target.tag).await;
+        reach.own(settings, node).await?;
+        installed
     };
+    let result = result.await;
     (target.node.clone(), result)
 }

@@ -119,6 +119,16 @@ impl Engine {
         removed.map(drop).map_err(|e| e.at(format_args!("container={name}")))
     }
 
+    /// Removes a volume with all that is in it.
+    ///
+    /// # Errors
+    /// `NotReady` when there is none, `Conflict` when a container uses it.
+    pub async fn remove_volume(&self, name: &str) -> Result<()> {
+        let path = format!("/volumes/{}", encoded(name));
+        let removed = self.call(Method::DELETE, &path, None, "a volume cannot be removed").await;
+        removed.map(drop).map_err(|e| e.at(format_args!("volume={name}")))
+    }
+
     /// Runs a container to its end, and removes it. Answers how it ended, and what it wrote.
     ///
     /// # Errors

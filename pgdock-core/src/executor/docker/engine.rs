@@ -104,6 +104,20 @@ impl Engine {
         self.inner.about.get_or_try_init(|| self.ask()).await
     }
 
+    /// What its clock says.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not answer.
+    pub async fn clock(&self) -> Result<jiff::Timestamp> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Info {
+            system_time: jiff::Timestamp,
+        }
+        let info: Info = self.json(Method::GET, "/info", None, "the engine does not tell its time").await?;
+        Ok(info.system_time)
+    }
+
     async fn ask(&self) -> Result<EngineAbout> {
         let answer = self.send(Method::GET, "/version", None, Sending::default()).await?;
         let about: About = self.parse(&self.read(answer).await?)?;
