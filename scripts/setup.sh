@@ -392,7 +392,7 @@ docker_engine() {
     fi
     found 'Docker engine' "$(docker version --format '{{.Server.Version}}, API {{.Server.APIVersion}}')"
     if ! image_there && [ "$check_only" = no ]; then
-        docker pull --quiet debian:trixie-slim >/dev/null 2>&1 || build_image
+        timeout 60 docker pull --quiet debian:trixie-slim >/dev/null 2>&1 || build_image
     fi
     if image_there; then
         found image debian:trixie-slim

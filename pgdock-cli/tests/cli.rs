@@ -230,3 +230,37 @@ fn completions_are_a_script() {
     assert!(ends(dir.path(), &["completions", "bash"], 0).0.contains("_pgdock()"));
     assert!(ends(dir.path(), &["completions", "zsh"], 0).0.starts_with("#compdef pgdock"));
 }
+
+#[test]
+fn a_container_is_printed_as_it_would_be_made() {
+    let dir = TempDir::new().unwrap();
+    let (engine, witness) = ("unix:///no/such/docker.sock", "etcd://10.0.0.9:2379");
+    let init = ["init", "--executor", "docker", "--engine", engine, "--node", "n1=10.0.0.1", "--witness", witness];
+    ends(dir.path(), &init, 0);
+    let (out, _) = ends(dir.path(), &["compose", "n1"], 0);
+    for part in ["image: \"pgdock:17\"", "command: [\"agent\", \"--home\", \"/opt/pgdock\"]", "network_mode: host"] {
+        assert!(out.contains(part), "{part} is missing: {out}");
+    }
+    ends(dir.path(), &["compose", "n9"], 2);
+    for command in [&["node", "exec", "n1", "--", "true"] as &[&str], &["node", "prepare"], &["node", "logs", "n1"]] {
+        let (_, err) = ends(dir.path(), command, 1);
+        assert!(
+            err.contains("/no/such/docker.sock") && err.contains("hint: is Docker installed"),
+            "{command:?}: {err}"
+        );
+    }
+    ends(dir.path(), &["init", "--network", "x", "--node", "n1=10.0.0.1", "other"], 2);
+}
+
+#[test]
+fn a_program_on_a_node_is_as_if_it_ran_here() {
+    let dir = scaffold();
+    let (out, err) = ends(
+        dir.path(),
+        &["node", "exec", "n1", "--", "sh", "-c", "echo \"$1\"; echo aside >&2; exit 7", "sh", "a b"],
+        7,
+    );
+    assert_eq!((out.as_str(), err.as_str()), ("a b\n", "aside\n"));
+    let (_, err) = ends(dir.path(), &["compose", "n1"], 2);
+    assert!(err.contains("the node is no container"), "{err}");
+}

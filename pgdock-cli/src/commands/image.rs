@@ -1,7 +1,7 @@
 //! `pgdock image`
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use futures_util::future::join_all;
@@ -94,13 +94,18 @@ async fn build(context: &Context, args: BuildArgs) -> Result<Exit> {
         }
         (_, socket) => engines.push(Engine::new(EngineAddress::Unix(socket.unwrap_or_else(|| SOCKET.into())))),
     }
-    let program = args.program.map_or_else(std::env::current_exe, Ok);
-    let read = program.and_then(|path| std::fs::read(&path).map(|bytes| (path, bytes)));
-    let (_, program) = read.map_err(|e| Error::invalid("the program for the image cannot be read").because(e))?;
-    let program = Arc::new(program);
+    let program = args.program.map_or_else(std::env::current_exe, Ok).and_then(std::fs::read);
+    let program = program.map_err(|e| Error::invalid("the program for the image cannot be read").because(e))?;
+    let terminal = std::io::stderr().is_terminal();
     let built = progress::during("building the image", async |progress| {
         let building = join_all(engines.iter().map(async |engine| {
-            recipe.build(engine, &program, |line| progress.say(format!("{engine}: {line}"))).await
+            let say = |line: &str| {
+                // Where lines stay, each step is enough.
+                if terminal || line.starts_with("Step ") {
+                    progress.say(format!("{engine}: {line}"));
+                }
+            };
+            recipe.build(engine, &program, say).await
         }));
         reach::gather(building.await)
     });

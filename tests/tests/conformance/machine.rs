@@ -13,6 +13,7 @@ use pgdock_core::scaffold::{Scaffold, ScaffoldDocker, ScaffoldWitness};
 use pgdock_core::settings::ExecutorKind;
 use pgdock_core::{ErrorKind, NodeName, Settings};
 use pgdock_tests::docker::{IMAGE, SOCKET, TestEngine};
+use pgdock_tests::ssh::TestSshd;
 
 /// What stands for the image of a node: its user, and a first process that tells its command line and ends when told.
 const RECIPE: &str = "FROM IMAGE\nRUN groupadd -g 5432 postgres && useradd -u 5432 -g 5432 -d /opt/pgdock postgres\n\
@@ -113,4 +114,51 @@ async fn a_container_is_made_once_and_renewed_without_losing_what_it_keeps() {
         error.hints().join(" ").contains("pgdock image build --tag localhost:1/pgdock-test-no-such n1"),
         "{error:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_looked_at_and_nothing_is_done_while_it_is_not_fit() {
+    let Some(sshd) = TestSshd::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeName::new("n1").unwrap();
+    let scaffold = Scaffold {
+        witness: Some(ScaffoldWitness { url: "etcd://127.0.0.1:1".into(), ..ScaffoldWitness::default() }),
+        executor: ExecutorKind::Ssh,
+        ..Scaffold::new("main", [(node.clone(), "127.0.0.1".to_owned())])
+    };
+    scaffold.write(dir.path(), &SystemClock).unwrap();
+    let file = dir.path().join("cluster.toml");
+    let home = dir.path().join("home");
+    let text = std::fs::read_to_string(&file)
+        .unwrap()
+        .replace("# root = \"/opt/pgdock\"", &format!("root = \"{}\"", home.display()))
+        .replace(
+            "# known_hosts = ",
+            &format!(
+                "identity = \"{}\"\nknown_hosts = \"{}\" # ",
+                sshd.path("user").display(),
+                sshd.path("known_hosts").display()
+            ),
+        )
+        .replace(
+            "\n[nodes.n1]\n",
+            &format!("\n[nodes.n1]\nssh = \"{}\"\n", sshd.nobody().to_string().trim_start_matches("ssh://")),
+        )
+        .replace("# user = \"postgres\"", "user = \"pgdock-test-nobody\"");
+    std::fs::write(&file, text).unwrap();
+    let settings = Arc::new(Settings::from_path(dir.path()).unwrap());
+    let machine = Machine::open(&Opener::new(), &settings, &node).unwrap();
+    // A program of another machine: whatever else is there, this one is not fit, and so nothing is done to it.
+    let other: u16 = if cfg!(target_arch = "x86_64") { 183 } else { 62 };
+    let program = [b"\x7fELF".as_slice(), &[0; 14], &other.to_le_bytes()].concat();
+    let checks = machine.inspect(&program, &SystemClock).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    let verdict = |what: &str| checks.iter().find(|check| check.what == what).map(|check| &check.verdict);
+    assert_eq!(verdict("clock"), Some(&Verdict::Good), "{checks:?}");
+    assert!(matches!(verdict("home"), Some(Verdict::Todo(_))), "{checks:?}");
+    assert!(matches!(verdict("program"), Some(Verdict::Todo(_))), "{checks:?}");
+    assert!(matches!(verdict("user"), Some(Verdict::Todo(_) | Verdict::Bad(_))), "{checks:?}");
+    assert!(matches!(verdict("machine"), Some(Verdict::Bad(_))), "{checks:?}");
+    let error = machine.prepare(&program, &SystemClock, |step| panic!("{step}")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NeedsOperator, "{}", error.chain());
+    assert!(!home.exists() && error.hints().join(" ").contains("--program"), "{error:?}");
 }
