@@ -271,7 +271,7 @@ mod tests {
             labels:
               "org.pgdock.cluster": "main"
               "org.pgdock.node": "n1"
-              "org.pgdock.spec": "728804006604f983"
+              "org.pgdock.spec": "5dbfeff17e159095"
             network_mode: host
         "#);
         insta::assert_snapshot!(serde_json::to_string_pretty(&host.engine_spec()).unwrap(), @r#"
@@ -309,7 +309,7 @@ mod tests {
           "Labels": {
             "org.pgdock.cluster": "main",
             "org.pgdock.node": "n1",
-            "org.pgdock.spec": "728804006604f983"
+            "org.pgdock.spec": "5dbfeff17e159095"
           },
           "StopSignal": "SIGTERM",
           "StopTimeout": 180,
@@ -341,7 +341,7 @@ mod tests {
             labels:
               "org.pgdock.cluster": "main"
               "org.pgdock.node": "n1"
-              "org.pgdock.spec": "46da0307a8c109a4"
+              "org.pgdock.spec": "9efaef69b1f269b6"
             hostname: "n1"
             networks:
               "inner":
