@@ -45,7 +45,7 @@ HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 }
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test bench bench-peers soak scenarios doc fmt lint deny check
+.PHONY: help setup setup-tests demo demo-docker test bench bench-peers soak scenarios doc fmt lint deny check
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ setup-tests:
 demo: setup ## Three nodes on this machine: failover, rejoin, switchover, with real PostgreSQL
 	$(CARGO) build --locked -p pgdock-cli
 	$(CARGO) run --locked --quiet -p pgdock-cli -- demo $(DEMO_ARGS)
+
+demo-docker: setup-tests ## Three containers as three servers: every command line of docs/from-the-article.md, in order
+	$(CARGO) build --locked -p pgdock-cli
+	$(CARGO) build --locked -p pgdock-testkit --bin s3-test-server
+	scripts/demo-docker.sh $(DEMO_ARGS)
 
 test: setup-tests ## All tests, those on real PostgreSQL among them
 ifeq ($(NEXTEST),yes)

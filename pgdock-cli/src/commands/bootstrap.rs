@@ -3,14 +3,20 @@
 use std::time::Duration;
 
 use clap::Args;
-use pgdock_core::cluster::plan::{self, Step};
-use pgdock_core::{Error, NodeName, Result};
+use pgdock_core::clock::{Clock as _, SystemClock};
+use pgdock_core::cluster::plan::{self, Plan, Step};
+use pgdock_core::{Cluster, Error, ErrorKind, NodeName, Result};
 
 use crate::cli::{Change, Format};
 use crate::context::{Context, shares_its_witness};
 use crate::exit::Exit;
+use crate::output::progress::Progress;
 use crate::output::{self, progress, status};
 use crate::{local, wait};
+
+/// How long an agent may take until it answers: one that has just got its configuration is about to.
+const AGENTS_START_WITHIN: Duration = Duration::from_secs(15);
+const POLL: Duration = Duration::from_millis(200);
 
 /// Found a cluster whose agents run already, each on a machine of its own
 ///
@@ -40,7 +46,10 @@ pub(crate) async fn run(context: &Context, args: BootstrapArgs) -> Result<Exit> 
         return Err(Error::invalid(format!("this node may not lead: a cluster cannot be founded on it. node={first}"))
             .hint("name another one, or take `failover = false` off"));
     }
-    let plan = plan::bootstrap(&cluster.status().await?, &first)?;
+    let patience = if args.change.dry_run { Duration::ZERO } else { AGENTS_START_WITHIN };
+    let plan =
+        progress::during("looking at the nodes", async |progress| planned(&cluster, &first, patience, progress).await)
+            .await?;
     let format = args.change.output.output;
     if args.change.dry_run {
         output::plan(&plan, format)?;
@@ -59,4 +68,18 @@ pub(crate) async fn run(context: &Context, args: BootstrapArgs) -> Result<Exit> 
         Format::Table => output::data(&status::render(&now))?,
     }
     Ok(Exit::Done)
+}
+
+/// What is to be done, once all agents answer.
+async fn planned(cluster: &Cluster, first: &NodeName, patience: Duration, progress: &Progress) -> Result<Plan> {
+    let deadline = SystemClock.now() + patience;
+    loop {
+        match plan::bootstrap(&cluster.status().await?, first) {
+            Err(error) if error.kind() == ErrorKind::NotReady && SystemClock.now() < deadline => {
+                progress.say(format!("waiting: {error}"));
+                tokio::time::sleep(POLL).await;
+            }
+            planned => return planned,
+        }
+    }
 }

@@ -140,14 +140,13 @@ fn assigned(line: &str) -> bool {
         });
         let after = line[at + sign.len()..].trim_start();
         // `::` casts, `==` and `=>` compare and map, ` :name` is a variable of psql.
-        let is_sign = !(sign == ":" && line[..at].ends_with([' ', '\t']))
-            && !after.starts_with(['=', ':', '>'])
-            && !line[..at].ends_with(['=', ':', '!', '<', '>']);
+        let is_variable = sign == ":" && line[..at].ends_with([' ', '\t']);
+        let is_operator = after.starts_with(['=', ':', '>']) || line[..at].ends_with(['=', ':', '!', '<', '>']);
         let value = match after.chars().next() {
             Some(quote @ ('"' | '\'')) => until(&after[1..], quote),
             _ => after.split(|c: char| c.is_whitespace() || ",;)}&\"'".contains(c)).next().unwrap_or_default(),
         };
-        told && is_sign && is_value(value)
+        told && !is_variable && !is_operator && is_value(value)
     })
 }
 
