@@ -333,6 +333,21 @@ etcd_programs() {
     done
 }
 
+# The registry that bundles are pushed to. Debian's package starts one for itself: it is told not to.
+image_registry() {
+    if ! have docker-registry && can_install; then
+        as_root mkdir -p /etc/systemd/system
+        [ -e /etc/systemd/system/docker-registry.service ] || as_root ln -s /dev/null /etc/systemd/system/docker-registry.service
+        apt_install docker-registry
+    fi
+    if have docker-registry; then
+        found docker-registry "$(command -v docker-registry)"
+    else
+        lacking docker-registry "for tests of bundles in a registry"
+        how docker-registry docker-distribution docker-registry docker-registry docker-distribution docker-distribution
+    fi
+}
+
 # The SSH server that the executor of that kind is tried on. Debian's package starts one for itself: it is told not to,
 # unless there is one.
 ssh_server() {
@@ -435,6 +450,7 @@ postgresql
 if [ "$tests" = yes ]; then
     faults
     etcd_programs
+    image_registry
     ssh_server
     docker_engine
 fi

@@ -3,7 +3,6 @@
 use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
 
-use pgdock_core::executor::Opener;
 use pgdock_core::{Cluster, Error, NodeName, Result, Settings};
 
 use crate::cli::Globals;
@@ -40,16 +39,6 @@ impl Context {
             Some(dir) => Settings::from_path(dir),
             None => Settings::from_path(nearest()?),
         }
-    }
-
-    /// What reaches the nodes, with the person's keys and SSH agent.
-    pub(crate) fn opener(&self) -> Opener {
-        reach::opener()
-    }
-
-    /// Whether there are settings, right or wrong.
-    pub(crate) fn has_settings(&self) -> bool {
-        self.named_dir().is_some() || nearest().is_ok()
     }
 
     /// A handle on the cluster.

@@ -20,6 +20,8 @@ mod data_dir;
 mod identity;
 #[path = "real/outage.rs"]
 mod outage;
+#[path = "real/registry.rs"]
+mod registry;
 #[path = "real/rejoin.rs"]
 mod rejoin;
 #[path = "real/slots.rs"]

@@ -26,7 +26,7 @@ pub(crate) struct DiffArgs {
 
 pub(crate) async fn run(context: &Context, args: DiffArgs) -> Result<Exit> {
     let settings = context.settings()?;
-    let (old, new) = (find(context, &settings, &args.old).await?, find(context, &settings, &args.new).await?);
+    let (old, new) = (find(&settings, &args.old).await?, find(&settings, &args.new).await?);
     let difference = Difference::between(&old, &new)?;
     match args.output.output {
         Format::Json => output::json(&difference)?,
@@ -36,13 +36,13 @@ pub(crate) async fn run(context: &Context, args: DiffArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn find(context: &Context, settings: &Settings, what: &str) -> Result<Bundle> {
+async fn find(settings: &Settings, what: &str) -> Result<Bundle> {
     if let Some(node) = what.strip_suffix("@folder").and_then(|node| NodeName::new(node).ok()) {
         return Bundle::build(settings, &node);
     }
     match NodeName::new(what) {
         Ok(node) if settings.nodes.contains_key(&node) => {
-            Reach::to(context, settings, &node)?.delivery(settings, &node)?.current().await
+            Reach::to(settings, &node)?.delivery(settings, &node)?.current().await
         }
         _ => Ok(Store::beside(&settings.dir).get(what).await?.bundle),
     }

@@ -21,7 +21,7 @@ pub(crate) struct HistoryArgs {
 pub(crate) async fn run(context: &Context, args: HistoryArgs) -> Result<Exit> {
     let settings = context.settings()?;
     settings.node(&args.node)?;
-    let reach = Reach::to(context, &settings, &args.node)?;
+    let reach = Reach::to(&settings, &args.node)?;
     let listing = reach.delivery(&settings, &args.node)?.list().await?;
     match args.output.output {
         Format::Json => output::json(&listing)?,

@@ -6,8 +6,6 @@ use pgdock_core::bundle::deliver::Delivery;
 use pgdock_core::settings::ExecutorKind;
 use pgdock_core::{Error, Executor, NodeName, Result, Settings};
 
-use crate::context::Context;
-
 /// A node, and how commands reach it.
 pub(super) struct Reach {
     executor: Arc<dyn Executor>,
@@ -16,7 +14,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    pub(super) fn to(context: &Context, settings: &Settings, node: &NodeName) -> Result<Self> {
+    pub(super) fn to(settings: &Settings, node: &NodeName) -> Result<Self> {
         let local = settings.cluster.executor == ExecutorKind::Local;
         let program = if local {
             let here = std::env::current_exe()
@@ -25,7 +23,7 @@ impl Reach {
         } else {
             "pgdock".to_owned()
         };
-        Ok(Self { executor: context.opener().executor(settings, node)?, program, local })
+        Ok(Self { executor: crate::reach::opener().executor(settings, node)?, program, local })
     }
 
     /// Brings the node its secrets, which a new configuration may name. On this machine they are there.

@@ -26,7 +26,7 @@ pub(crate) async fn run(context: &Context, args: RollbackArgs) -> Result<Exit> {
     let settings = context.settings()?;
     let mut targets = Vec::new();
     for node in crate::context::chosen(&settings, &args.nodes)? {
-        targets.push((Reach::to(context, &settings, &node)?, node));
+        targets.push((Reach::to(&settings, &node)?, node));
     }
     let one = async |(reach, node): &(Reach, NodeName)| {
         let result = match reach.delivery(&settings, node) {

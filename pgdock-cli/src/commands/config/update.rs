@@ -53,7 +53,7 @@ pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Result<Exit> {
     for node in chosen(&settings, &args.nodes)? {
         let tag = store::tag_of(&args.tag, &node, &all)?;
         targets.push(Target {
-            reach: Reach::to(context, &settings, &node)?,
+            reach: Reach::to(&settings, &node)?,
             image: find(&settings, &kept, &tag).await?,
             tag,
             node,
