@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use pgdock_core::{Cluster, Error, NodeName, Result, Settings};
 
 use crate::cli::Globals;
-use crate::reach;
 
 /// What commands share.
 #[derive(Clone, Debug)]
@@ -39,6 +38,11 @@ impl Context {
             Some(dir) => Settings::from_path(dir),
             None => Settings::from_path(nearest()?),
         }
+    }
+
+    /// Whether there are settings, right or wrong.
+    pub(crate) fn has_settings(&self) -> bool {
+        self.named_dir().is_some() || nearest().is_ok()
     }
 
     /// A handle on the cluster.

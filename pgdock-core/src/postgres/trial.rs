@@ -60,7 +60,12 @@ pub(crate) async fn of_settings(
             // Where it stands in the file that was rendered for this helps nobody.
             let said = error.to_string().replace(&format!(" in file \"{}\"", file.display()), "");
             let said = said.split_once("said=").map_or(said.as_str(), |(_, said)| said);
-            let said: Vec<_> = said.split(" | ").filter(|part| !part.contains("contains errors")).collect();
+            // Without the time and the process of each line, and without what is no complaint of a setting.
+            let said: Vec<_> = said
+                .split(" | ")
+                .filter(|part| !part.contains("contains errors") && !part.contains("skipping missing"))
+                .map(|part| part.split_once("LOG:").or(part.split_once("FATAL:")).map_or(part, |(_, said)| said).trim())
+                .collect();
             Err(Error::invalid(format!("postgresql {} refuses the settings: {}", binaries.version(), said.join("; ")))
                 .hint("correct it in postgresql.conf of the node or of shared/, or in [postgres.settings]"))
         }

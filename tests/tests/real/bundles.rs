@@ -5,9 +5,9 @@ use pgdock_core::event::EventKind;
 use pgdock_core::report::State;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result};
-use pgdock_tests::real::{RealCluster, healthy};
+use pgdock_tests::real::{RealCluster, available, healthy};
 
-use crate::common::{SOON, nothing_lost, on, options, problems, said, superuser, writer};
+use crate::common::{SOON, complains, nothing_lost, on, options, problems, said, superuser, writer};
 
 /// Writes a file of the cluster's folder.
 fn put(cluster: &RealCluster, path: &str, text: &str) -> Result<()> {
@@ -55,10 +55,15 @@ async fn a_bundle_is_taken_by_those_who_can_and_refused_by_all_others() {
         assert_eq!(show(cluster, &nodes[1], "work_mem").await?, "6MB");
 
         // PostgreSQL's programs refuse the one, the running server the other. Neither is seen anywhere after.
-        put(cluster, CONF, "work_mem = lots\nno_such_setting = 1\n")?;
-        config(cluster, "build n1 --tag n1v2", 0).await?;
-        let text = config(cluster, "update n1 --tag n1v2", 2).await?;
-        assert!(text.contains("work_mem") && text.contains("no_such_setting"), "{text}");
+        for (line, tag, said) in [
+            ("work_mem = lots", "n1v2", "invalid value for parameter \"work_mem\""),
+            ("no_such_setting = 1", "n1v2b", "unrecognized configuration parameter \"no_such_setting\""),
+        ] {
+            put(cluster, CONF, &format!("{line}\n"))?;
+            config(cluster, &format!("build n1 --tag {tag}"), 0).await?;
+            let text = config(cluster, &format!("update n1 --tag {tag}"), 2).await?;
+            assert!(text.contains(said) && !text.contains(".trial"), "{text}");
+        }
         put(cluster, CONF, "work_mem = 7MB\n")?;
         put(cluster, HBA, "hostssl all all 10.0.0.0/99 scram-sha-256\n")?;
         config(cluster, "build n1 --tag n1v3", 0).await?;
@@ -176,4 +181,78 @@ async fn a_bundle_with_which_postgresql_does_not_start_is_gone_back_from_under_l
         nothing_lost(cluster, &acks).await
     })
     .await;
+}
+
+#[tokio::test]
+async fn scripts_of_a_new_cluster_run_once_and_an_interrupted_one_waits_for_a_person() {
+    if !available() {
+        return;
+    }
+    let story = async {
+        let cluster = RealCluster::make(options(241, 2, Durability::Sync)).await?;
+        let nodes = cluster.nodes();
+        put(
+            &cluster,
+            "shared/initdb/10-table.sql",
+            "CREATE TABLE ran (what text);\nINSERT INTO ran VALUES ('shared')",
+        )?;
+        put(
+            &cluster,
+            "shared/initdb/20-shell.sh",
+            "psql -q -c \"INSERT INTO ran VALUES ('shell of $POSTGRES_DB')\"\n",
+        )?;
+        put(
+            &cluster,
+            "n1/initdb/05-own.sql",
+            "-- pgdock: no transaction\nINSERT INTO ran VALUES ('own'); VACUUM ran;\n",
+        )?;
+        put(&cluster, "n2/initdb/05-own.sql", "INSERT INTO ran VALUES ('of one who does not found');\n")?;
+        put(&cluster, "shared/env/main", "POSTGRES_DB=app\n")?;
+        // As if the agent had died while it ran.
+        let home = &cluster.settings.nodes[&nodes[0]].home;
+        let io = |e: std::io::Error| Error::internal("cannot write a file of the test").because(e);
+        std::fs::create_dir_all(home).map_err(io)?;
+        std::fs::write(home.join("initdb.json"), r#"{"shared/initdb/20-shell.sh": "began"}"#).map_err(io)?;
+        for node in &nodes {
+            cluster.start_agent(node);
+        }
+        // The order to found it waits until all have run.
+        let look = async {
+            complains(&cluster, &nodes[0], &["may not run twice", "20-shell.sh"]).await?;
+            // Looked at: nothing of it had happened.
+            std::fs::write(home.join("initdb.json"), "{}").map_err(io)
+        };
+        let (founded, looked) = tokio::join!(cluster.found(), look);
+        founded.and(looked)?;
+        cluster.wait("the cluster is complete", SOON, |s| healthy(s, true) && s.is_healthy()).await?;
+        cluster.stop_agent(&nodes[0]).await?;
+        cluster.start_agent(&nodes[0]);
+        cluster.wait("all are back", SOON, |s| healthy(s, true)).await?;
+
+        let client = cluster.route()?.connect().await?;
+        let failed = |e| Error::unavailable("the rows cannot be read").because(e);
+        let admin = superuser_of(&cluster).await?;
+        let rows = admin.query("SELECT what FROM ran", &[]).await.map_err(failed)?;
+        let ran: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(ran, ["shared", "shell of app", "own"], "each once, in order");
+        let marks =
+            client.query("SELECT FROM pg_namespace WHERE nspname = 'pgdock_initdb'", &[]).await.map_err(failed)?;
+        assert!(marks.is_empty(), "nothing of pgdock's own is left in the application's database");
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = story.await {
+        panic!("{}", error.chain());
+    }
+}
+
+/// A session of the superuser's in the application's database, at the primary.
+async fn superuser_of(cluster: &RealCluster) -> Result<tokio_postgres::Client> {
+    let primary = cluster.settled(SOON).await?;
+    let of = &cluster.settings.nodes[&primary];
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(of.home.join("run")).port(of.postgres_port).user("postgres").dbname("app");
+    let connected = config.connect(tokio_postgres::NoTls).await;
+    let (client, connection) = connected.map_err(|e| Error::unavailable("the superuser cannot log in").because(e))?;
+    tokio::spawn(connection);
+    Ok(client)
 }
