@@ -18,10 +18,11 @@ const QUERY_LIMIT: Duration = Duration::from_secs(3);
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(2);
 
-/// What PostgreSQL would not take over. A setting that needs a restart is no fault: its value was judged before, by
-/// `postgres -C`.
+/// What PostgreSQL would not take over. A setting that needs a restart is no fault, whether it is changed or taken out: its
+/// value was judged before, by `postgres -C`.
 const REFUSED_SETTINGS: &str = "SELECT f.name, f.error FROM pg_file_settings f LEFT JOIN pg_settings s USING (name)
   WHERE f.error IS NOT NULL AND NOT (s.context IS NOT DISTINCT FROM 'postmaster' AND f.error = 'setting could not be applied')
+    AND NOT (f.name IS NULL AND f.error LIKE 'parameter \"%\" cannot be changed without restarting the server')
   ORDER BY f.seqno LIMIT 1";
 const REFUSED_RULES: &str = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 1";
 const WAITING: &str = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name";
