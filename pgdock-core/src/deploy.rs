@@ -16,5 +16,17 @@ pub use machine::{Machine, Standing};
 pub use prepare::{Check, Verdict};
 pub use secrets::{SecretFile, deliver, own, secrets_of};
 
+use crate::executor::{Command, Executor, ExecutorExt as _, Output};
+use crate::{Error, Result};
+
 /// The user and group of everything that a node keeps, on every machine the same.
 pub const UID: u32 = 5432;
+
+/// Runs a script of ours on a node. Where it fails, the error says what was to be done, instead of repeating the script.
+async fn run(executor: &dyn Executor, what: &str, script: &Command) -> Result<Output> {
+    let output = executor.output(script).await?;
+    if output.exit.success() {
+        return Ok(output);
+    }
+    Err(Error::internal(format!("{what}. node={executor}, exit={}", output.exit)).because(output.tail()))
+}

@@ -220,7 +220,7 @@ impl Machine {
             .env("PROGRAM", PROGRAM)
             .env("UNIT", UNIT);
         let before = clock.wall();
-        let said = Said(self.executor().run_checked(&command).await?.text());
+        let said = Said(super::run(&**self.executor(), "the machine cannot be looked at", &command).await?.text());
         let after = clock.wall();
         let mut checks = Vec::new();
         let mut add = |check: Check, step: Option<Step>| checks.push((check, step));
@@ -332,19 +332,19 @@ impl Machine {
             Step::User => {
                 let line = r#"groupadd --gid "$ID" -- "$OS_USER" && useradd --uid "$ID" --gid "$ID" --home-dir "$HOME_DIR" --no-create-home --shell /bin/sh -- "$OS_USER""#;
                 let add = Command::shell(line).env("ID", UID.to_string()).env("OS_USER", user).env("HOME_DIR", home);
-                self.executor().run_checked(&add).await.map(drop)
+                super::run(&**self.executor(), "the user cannot be made", &add).await.map(drop)
             }
             Step::Home => {
                 let group = r#"install -d -m 0700 -o "$OS_USER" -g "$(id -g "$OS_USER")" -- "$HOME_DIR""#;
                 let make = Command::shell(group).env("OS_USER", user).env("HOME_DIR", home);
-                self.executor().run_checked(&make).await.map(drop)
+                super::run(&**self.executor(), "the folder cannot be made", &make).await.map(drop)
             }
             Step::Program => {
                 // Beside its place, and then into it: the one that runs stays as it is.
                 let line = r#"set -e; cat >"$PROGRAM.new"; chmod 755 "$PROGRAM.new"; "$PROGRAM.new" --version >&2; sync "$PROGRAM.new"; mv -f -T "$PROGRAM.new" "$PROGRAM""#;
                 let bring = Command::shell(line).env("PROGRAM", PROGRAM).timeout(UPLOAD);
                 let bring = bring.stdin(Stdin::Bytes(Bytes::copy_from_slice(program)));
-                self.executor().run_checked(&bring).await.map(drop).map_err(|e| {
+                super::run(&**self.executor(), "the program cannot be brought", &bring).await.map(drop).map_err(|e| {
                     e.hint("it must run there: a pgdock that is built for x86_64-unknown-linux-musl runs on any Linux: --program FILE")
                 })
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::tar::Tar;
-use crate::executor::{Command, Executor, ExecutorExt as _, Stdin};
+use crate::executor::{Command, Executor, Stdin};
 use crate::settings::{FailoverIpSettings, Settings};
 use crate::{Error, NodeName, Result, secrets};
 
@@ -119,7 +119,7 @@ pub async fn deliver(executor: &dyn Executor, settings: &Settings, node: &NodeNa
     }
     let home = settings.node(node)?.home.display().to_string();
     let command = Command::shell(UNPACK).env("HOME_DIR", home).stdin(Stdin::Bytes(Bytes::from(tar.finish())));
-    executor.run_checked(&command).await.map_err(|e| e.at(format_args!("secrets_of={node}")))?;
+    super::run(executor, "the node does not take its secrets", &command).await?;
     Ok(files.len())
 }
 
@@ -129,7 +129,8 @@ pub async fn deliver(executor: &dyn Executor, settings: &Settings, node: &NodeNa
 /// Those of the executor.
 pub async fn own(executor: &dyn Executor, home: &Path) -> Result<()> {
     let line = r#"if [ "$(id -u)" = 0 ] && [ -d "$HOME_DIR/bundles" ]; then chown -R -h --reference="$HOME_DIR" "$HOME_DIR/bundles"; fi"#;
-    executor.run_checked(&Command::shell(line).env("HOME_DIR", home.display().to_string())).await.map(drop)
+    let give = Command::shell(line).env("HOME_DIR", home.display().to_string());
+    super::run(executor, "what was brought cannot be given to the node's user", &give).await.map(drop)
 }
 
 #[cfg(test)]
