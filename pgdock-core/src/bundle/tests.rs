@@ -5,6 +5,7 @@ use std::path::Path;
 use super::diff::{Difference, FileChange};
 use super::store::{Put, Store};
 use super::*;
+use crate::clock::SystemClock;
 
 const TOML: &str =
     "[cluster]\nname = \"main\"\n[nodes.n1]\naddress = \"127.0.0.2\"\n[nodes.n2]\naddress = \"127.0.0.3\"\n";
@@ -163,4 +164,40 @@ fn a_difference_tells_settings_rules_and_files() {
     assert_eq!(found.files["NODE/postgres/postgresql.conf"], FileChange::Added);
     let lines = ["- two", "+ 2", "+ four"].map(str::to_owned).to_vec();
     assert_eq!(found.files["shared/tests/a.sql"], FileChange::Changed { lines });
+}
+
+#[tokio::test]
+async fn a_node_takes_only_what_is_meant_for_it() {
+    let dir = folder(&[]);
+    let bundle = build(dir.path(), "n1").unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let place = |node: &str, cluster: &str| install::Place {
+        home: home.path().to_owned(),
+        folder: None,
+        node: n(node),
+        cluster: cluster.to_owned(),
+        search_path: None,
+    };
+    let other = Digest::of(b"another");
+    for (expected, place, why) in [
+        (Some(&other), place("n1", "main"), "not what was sent"),
+        (None, place("n2", "main"), "another node's"),
+        (None, place("n1", "shop"), "of another cluster"),
+    ] {
+        let refused = install::install(bundle.archive().clone(), expected, None, &place, &SystemClock).await;
+        let error = refused.unwrap_err();
+        assert!(error.to_string().contains(why), "expected {why}, found {error}");
+        assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+    }
+    assert!(!home.path().join("bundles").exists(), "nothing was written");
+
+    // The home has been n2's so far: an address or a root in cluster.toml is wrong.
+    let current = home.path().join("bundles/current");
+    std::fs::create_dir_all(&current).unwrap();
+    std::fs::write(current.join("bundle.json"), build(dir.path(), "n2").unwrap().list()).unwrap();
+    let refused = install::install(bundle.archive().clone(), None, None, &place("n1", "main"), &SystemClock).await;
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("that of another node") && error.contains("found=n2 of main"), "{error}");
+    let cut = bundle.archive().slice(..bundle.archive().len() / 2);
+    assert!(install::install(cut, None, None, &place("n1", "main"), &SystemClock).await.is_err());
 }
