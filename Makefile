@@ -45,7 +45,7 @@ HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 }
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-docker test bench bench-peers soak scenarios doc fmt lint deny check
+.PHONY: help setup setup-tests demo demo-docker test outside bench bench-peers soak scenarios doc fmt lint deny check
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ else
 	$(CARGO) test --locked --workspace $(TEST_ARGS)
 endif
 	@if command -v $(PYTHON) >/dev/null; then $(PEERS_TESTS); else echo 'skipped: the tests of benches/peers need python3'; fi
+
+outside: ## The example crate that is in no workspace of ours: its plugins pass the suites that we ship
+	cp Cargo.lock examples/outside-plugins/Cargo.lock
+	CARGO_TARGET_DIR=$(CURDIR)/target $(CARGO) test --manifest-path examples/outside-plugins/Cargo.toml
 
 bench: setup ## Measure failover and switchover on real PostgreSQL: RUNS=10
 	$(CARGO) build --locked --release -p pgdock-cli

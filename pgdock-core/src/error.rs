@@ -1,5 +1,7 @@
 //! [`Error`]: what went wrong, and what the caller can do about it.
 
+use std::time::Duration;
+
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -30,13 +32,14 @@ pub struct Error {
     message: String,
     hints: Vec<String>,
     outcome_known: bool,
+    retry_after: Option<Duration>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error of a kind. The message is lower case, with values last, as `key=value`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hints: Vec::new(), outcome_known: true, source: None }
+        Self { kind, message: message.into(), hints: Vec::new(), outcome_known: true, retry_after: None, source: None }
     }
 
     /// [`ErrorKind::Invalid`].
@@ -98,6 +101,13 @@ impl Error {
         self
     }
 
+    /// Says how long to wait before the same request is made again, as whoever refused it asks for.
+    #[must_use]
+    pub fn not_before(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+
     /// Says that the request that this one was to prepare was not sent.
     #[must_use]
     pub(crate) fn before_sending(mut self) -> Self {
@@ -121,6 +131,12 @@ impl Error {
     #[must_use]
     pub fn outcome_known(&self) -> bool {
         self.outcome_known
+    }
+
+    /// How long to wait at least before the same request is made again; nothing where nobody asked for it.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Whether the same request may succeed later, unchanged.

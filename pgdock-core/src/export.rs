@@ -149,7 +149,7 @@ impl<'a> Shown<'a> {
     }
 
     /// The address that follows the primary, for a program that cannot look for it.
-    fn following(&self, program: &str) -> Result<&str> {
+    fn following(&self, program: &str) -> Result<String> {
         const HAPROXY: &str = "or let it connect to HAProxy: `pgdock export haproxy`";
         let ip = self.settings.failover_ip.as_ref().ok_or_else(|| {
             Error::invalid(format!("{program} cannot find out by itself which node leads. key=failover_ip"))

@@ -1,19 +1,38 @@
 //! [`FailoverIp`]: the address that follows the primary.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::{NodeName, Result, Term};
 
+#[cfg(any(feature = "aws", feature = "hetzner"))]
+mod api;
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod faulty;
+#[cfg(feature = "hetzner")]
+pub mod hetzner_cloud;
+#[cfg(feature = "hetzner")]
+pub mod hetzner_robot;
+pub mod linux;
 pub mod memory;
+mod open;
 pub mod script;
 
+#[cfg(feature = "aws")]
+pub use aws::AwsFailoverIp;
 pub use faulty::FaultyFailoverIp;
+#[cfg(feature = "hetzner")]
+pub use hetzner_cloud::HetznerCloudIp;
+#[cfg(feature = "hetzner")]
+pub use hetzner_robot::HetznerRobotIp;
+pub use linux::LinuxFailoverIp;
 pub use memory::MemoryFailoverIp;
+pub use open::open;
 pub use script::ScriptFailoverIp;
 
 /// Where the address is to point.
@@ -61,6 +80,21 @@ impl std::fmt::Display for Holder {
     }
 }
 
+/// How often the keeper of an address likes to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How often the leader looks whether the address still points to it.
+    pub look_every: Duration,
+    /// How long it waits at most before it tries again what failed; the first tries follow each other faster.
+    pub retry_every: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { look_every: Duration::from_secs(30), retry_every: Duration::from_secs(32) }
+    }
+}
+
 /// The address that follows the primary.
 ///
 /// It is a convenience for clients and no fence: safety never depends on where it points. It is moved after
@@ -74,7 +108,9 @@ impl std::fmt::Display for Holder {
 ///   may have happened, and may still happen.
 /// - A late `assign` of an earlier leader may come after that of the present one, as the keeper of an
 ///   address knows no terms. So the leader looks at `current` from time to time, and assigns anew.
-/// - Both calls are bounded in time. Dropped, they leave no program running.
+/// - All calls are bounded in time. Dropped, they leave no program running. The leader drops an `assign` when
+///   its right ends; what had been sent by then is a late one, as above.
+/// - An address that a node holds by itself, without a keeper, is given up by `release`.
 /// - Tokens and passwords appear in no error and no log.
 #[async_trait]
 pub trait FailoverIp: std::fmt::Debug + std::fmt::Display + Send + Sync + 'static {
@@ -89,6 +125,32 @@ pub trait FailoverIp: std::fmt::Debug + std::fmt::Display + Send + Sync + 'stati
     /// # Errors
     /// As [`current`](Self::current); see the contract for an outcome that is unknown.
     async fn assign(&self, target: &Target) -> Result<()>;
+
+    /// Gives up the address on this node, where it is this node itself that holds it: called when the agent
+    /// starts without the right to be primary, when that right has ended, and when the agent ends. It is
+    /// idempotent. Where somebody else keeps the address, the next leader moves it, and there is nothing to do.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Invalid` when it may still be held.
+    async fn release(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// How often its keeper likes to be asked.
+    fn pace(&self) -> Pace {
+        Pace::default()
+    }
+}
+
+/// A keeper that accepted an assignment still shows another holder.
+#[cfg(any(feature = "aws", feature = "hetzner"))]
+fn astray(address: &str, target: &Target, held: Option<&Holder>) -> crate::Error {
+    let held = held.map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    crate::Error::unavailable(format!(
+        "the switch was accepted, but the failover IP still points at {held}. address={address}, node={}",
+        target.node
+    ))
+    .outcome_unknown()
 }
 
 fn _object_safe(_: &dyn FailoverIp) {}

@@ -5,6 +5,7 @@ mod check;
 mod docker;
 mod duration;
 pub mod env_file;
+mod failover_ip;
 mod fault;
 mod nearest;
 mod nodes;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use docker::{ContainerSettings, DockerSettings, EngineUrl, default_image};
+pub use failover_ip::{FailoverIpSettings, KeeperSettings, NodeFailoverIp};
 pub use fault::{Fault, Faults};
 pub(crate) use nodes::is_host;
 pub(crate) use parse::{Files, parse, parse_at};
@@ -132,6 +134,8 @@ pub struct PostgresSettings {
     pub user: String,
     /// `port`: where PostgreSQL listens, on each node's address.
     pub port: u16,
+    /// `listen`: at which addresses of the node's machine.
+    pub listen: Option<Listen>,
     /// `database`: the application's database, made at bootstrap.
     pub database: String,
     /// `owner`: its owner, the role that the application logs in as.
@@ -141,6 +145,15 @@ pub struct PostgresSettings {
     pub settings: BTreeMap<String, String>,
     /// `hba`: further lines for `pg_hba.conf`, before those of pgdock's own that let applications in.
     pub hba: Vec<String>,
+}
+
+/// Where PostgreSQL listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// At the node's address; and at the failover IP, where a provider sends it to the machine.
+    Node,
+    /// At every address of its machine, also those that it gets later.
+    All,
 }
 
 /// `[failover]`
@@ -170,48 +183,6 @@ pub struct FailoverSettings {
     pub disk_free_min: u64,
 }
 
-/// `[failover_ip]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FailoverIpSettings {
-    /// `kind = "script"`
-    Script {
-        /// `address`: the address that follows the primary.
-        address: String,
-        /// `script`: the program to run.
-        script: PathBuf,
-        /// `env_file`: its environment, as `KEY=VALUE` lines, where it needs one.
-        env_file: Option<PathBuf>,
-        /// `timeout`: how long one run may take.
-        timeout: Duration,
-    },
-}
-
-impl FailoverIpSettings {
-    /// The address that follows the primary.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        match self {
-            Self::Script { address, .. } => address,
-        }
-    }
-
-    /// Whether it is an address of the node's own machine, which an agent must be let change.
-    #[must_use]
-    pub fn is_of_this_machine(&self) -> bool {
-        match self {
-            Self::Script { .. } => false,
-        }
-    }
-
-    /// The file of its secrets, where there is one.
-    #[must_use]
-    pub fn env_file(&self) -> Option<&PathBuf> {
-        match self {
-            Self::Script { env_file, .. } => env_file.as_ref(),
-        }
-    }
-}
-
 /// `[agent]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentSettings {
@@ -235,6 +206,8 @@ pub struct NodeSettings {
     pub postgres_port: u16,
     /// `agent_port`: instead of `[agent] port`.
     pub agent_port: u16,
+    /// `server_ip`, `server_id`, `instance_id`, `network_interface_id`, `interface`: where `[failover_ip]` points when it leads.
+    pub failover_ip: NodeFailoverIp,
     /// The node's own folder on its host: `data`, `logs`, `conf`, `run`, `secrets`, `bundles`.
     pub home: PathBuf,
     /// `ssh`, `engine`, `container`, `volume`: how commands reach it.
@@ -286,6 +259,21 @@ impl Settings {
             crate::Error::invalid(format!("there is no such node. node={name}, known={}", known.join(",")))
                 .hint(format!("add [nodes.{name}] to {}", self.file().display()))
         })
+    }
+
+    /// Where the PostgreSQL of a node listens, as `listen_addresses` has it. At an address that the machine gets
+    /// only when it leads, PostgreSQL could not listen when it starts.
+    #[must_use]
+    pub fn listen_addresses(&self, node: &NodeSettings) -> String {
+        let held_here = self.failover_ip.as_ref().and_then(FailoverIpSettings::held_here).is_some();
+        match (self.postgres.listen, &self.failover_ip) {
+            (Some(Listen::All), _) => "*".to_owned(),
+            (None, _) if held_here => "*".to_owned(),
+            (_, Some(FailoverIpSettings::HetznerRobot(keeper) | FailoverIpSettings::HetznerCloud(keeper))) => {
+                format!("{},{}", node.address, keeper.address)
+            }
+            _ => node.address.clone(),
+        }
     }
 
     /// Where the settings were read from.

@@ -81,8 +81,14 @@ const LITTLE_WAL: Special = Special {
     ..PLAIN
 };
 
+/// The leader's machine has one more address.
+const ADDRESS: Special = Special {
+    settings: &[("failover_ip", "kind", "\"linux\""), ("failover_ip", "address", "\"10.77.0.100\"")],
+    ..PLAIN
+};
+
 /// All of them, by their numbers.
-pub const ALL: [Scenario; 15] = [
+pub const ALL: [Scenario; 16] = [
     Scenario {
         number: 1,
         name: "primary-killed",
@@ -220,6 +226,16 @@ pub const ALL: [Scenario; 15] = [
         special: PLAIN,
         quick: true,
         play: |on, extent| Box::pin(operator::switchovers(on, extent)),
+    },
+    Scenario {
+        number: 16,
+        name: "address-left-behind",
+        text: "the leader's machine holds the failover address and its agent hangs: the deadman takes it off, the next \
+               leader has it, and clients reach that one by it",
+        setup: Setup::TwoInSync,
+        special: ADDRESS,
+        quick: true,
+        play: |on, _| Box::pin(machines::address_left_behind(on)),
     },
 ];
 

@@ -10,6 +10,10 @@ mod executor_docker;
 mod executor_ssh;
 #[path = "conformance/failover_ip.rs"]
 mod failover_ip;
+#[path = "conformance/failover_ip_keepers.rs"]
+mod failover_ip_keepers;
+#[path = "conformance/failover_ip_linux.rs"]
+mod failover_ip_linux;
 #[path = "conformance/machine.rs"]
 mod machine;
 #[path = "conformance/witness.rs"]

@@ -6,6 +6,8 @@
 //!    └───────── fired? ────────────┘
 //! ```
 //!
+//! Where the machine itself holds the failover IP while its node leads, it takes that off, too.
+//!
 //! It needs nothing of the agent: when the agent hangs, is stopped or killed, nobody moves the deadline any
 //! more, and it passes. The deadman outlives its agent, and the next agent adopts it.
 //!
@@ -14,6 +16,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,7 +37,7 @@ mod watch;
 pub use crate::postgres::process::{any_alive, kill_all};
 pub use watch::run;
 
-use shared::{DISARMED, ENDED, FIRING, Shared, moment, nanos};
+use shared::{DISARMED, ENDED, FIRING, Shared, address_key, moment, nanos};
 
 /// A deadman that did not look for so long is not alive: it looks ten times a second.
 const STALE_AFTER: Duration = Duration::from_secs(1);
@@ -51,9 +54,12 @@ pub struct DeadmanConfig {
     pub shared: PathBuf,
     /// Where a deadman writes what it does.
     pub log: PathBuf,
+    /// A failover IP that this machine holds by itself while its node leads: it is taken off when the deadline
+    /// passes, and as long as none is armed.
+    pub address: Option<IpAddr>,
     /// The program to run: one whose `main` begins with [`intercept`]. Default: the running one.
     pub program: PathBuf,
-    /// Arguments before `deadman --shared PATH --data DIR`.
+    /// Arguments before `deadman --shared PATH --data DIR …`.
     pub args: Vec<OsString>,
 }
 
@@ -72,6 +78,7 @@ impl DeadmanConfig {
             data_dir: data_dir.to_owned(),
             shared: shared_path(Path::new("/dev/shm"), data_dir, run_dir),
             log: log.to_owned(),
+            address: None,
             program,
             args: Vec::new(),
         })
@@ -237,12 +244,12 @@ impl Deadman {
         (at != 0).then(|| Fired { generation: layout.fired_generation.load(SeqCst), at: moment(at) })
     }
 
-    /// Whether a deadman watches: it holds its lock, and has looked within the last second.
+    /// Whether a deadman watches over all that it should: it holds its lock, and has looked within the last second.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let looked_at = self.shared.layout().heartbeat.load(SeqCst);
         let fresh = looked_at != 0 && self.clock.now().since(moment(looked_at)) < STALE_AFTER;
-        fresh && self.shared.understood() && self.is_locked()
+        fresh && self.shared.understood() && self.is_locked() && self.has_the_address()
     }
 
     /// The deadman's process.
@@ -255,6 +262,11 @@ impl Deadman {
     /// stays armed if it is.
     pub fn release(&self) {
         self.shared.layout().end.store(1, SeqCst);
+    }
+
+    /// One that was started with other settings may not know of the address, or of another one.
+    fn has_the_address(&self) -> bool {
+        self.shared.layout().address.load(SeqCst) == address_key(self.config.address)
     }
 
     fn is_locked(&self) -> bool {
@@ -300,13 +312,13 @@ impl Deadman {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.config.log).map_err(failed)?;
-        let child = Command::new(&self.config.program)
-            .args(&self.config.args)
-            .arg("deadman")
-            .arg("--shared")
-            .arg(&self.config.shared)
-            .arg("--data")
-            .arg(&self.config.data_dir)
+        let mut command = Command::new(&self.config.program);
+        command.args(&self.config.args).arg("deadman");
+        command.arg("--shared").arg(&self.config.shared).arg("--data").arg(&self.config.data_dir);
+        if let Some(address) = self.config.address {
+            command.arg("--address").arg(address.to_string());
+        }
+        let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log)

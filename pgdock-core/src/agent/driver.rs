@@ -33,11 +33,12 @@ use crate::agent::publish::publish;
 use crate::clock::{Clock, Moment};
 use crate::decide::{Action, Decision, Verdict, decide};
 use crate::event::{EventKind, EventLog};
-use crate::failover_ip::FailoverIp;
+use crate::failover_ip::{FailoverIp, Holder};
 use crate::view::{Answer, Local, Order, Postgres, Task, View};
 use crate::witness::{ProbeReport, Witness};
 use crate::{NodeName, Result, Term};
 
+use address::AddressLane;
 use failure::Failure;
 use lanes::WATCHFUL;
 pub(crate) use proof::Proof;
@@ -54,7 +55,8 @@ enum Input {
     Done { job: u64, task: Task, result: Result<Left> },
     UpkeepDone(Result<()>),
     Address { term: Term, result: Result<()> },
-    AddressSeen { term: Term, here: bool },
+    AddressSeen { term: Term, holder: Option<Holder> },
+    AddressReleased(Result<()>),
     Exited,
     Proved(Result<ProbeReport>),
 }
@@ -101,10 +103,7 @@ pub(crate) struct Driver {
     upkeep_failure: Option<Failure>,
     /// What was done last, and when: an observation takes a moment to show what it left.
     upkeep_last: Option<(Action, Moment)>,
-    address_failures: u32,
-    /// Why the failover IP could not be moved, until it is.
-    address_problem: Option<String>,
-    address_checked: Option<Moment>,
+    address: AddressLane,
     asked: Option<oneshot::Sender<Verdict>>,
     /// An order that waits for an observation begun after it came.
     waiting: Option<Order>,
@@ -142,9 +141,7 @@ impl Driver {
             failures: HashMap::new(),
             upkeep_failure: None,
             upkeep_last: None,
-            address_failures: 0,
-            address_problem: None,
-            address_checked: None,
+            address: AddressLane::default(),
             asked: None,
             waiting: None,
             strangers: BTreeMap::new(),
@@ -224,11 +221,8 @@ impl Driver {
                 });
             }
             Input::Address { term, result } => self.address_moved(term, &result),
-            Input::AddressSeen { term, here } => {
-                if !here && self.view.address_for == Some(term) {
-                    self.view.address_for = None;
-                }
-            }
+            Input::AddressSeen { term, holder } => self.address_seen(term, holder),
+            Input::AddressReleased(result) => self.address_released(&result),
             Input::Exited => {
                 self.watching_exit = false;
                 self.observe_at = self.view.now;
@@ -331,7 +325,7 @@ impl Driver {
         if self.watchful {
             self.observe_at = self.observe_at.min(self.view.now + WATCHFUL);
         }
-        self.check_address();
+        self.look_after_address();
         self.tell_failures(&mut d);
         self.notices.tell(&self.view, &d, &self.parts.events);
         let mut published = publish(&self.view, &d);
@@ -360,7 +354,7 @@ impl Driver {
         texts.extend(
             self.upkeep_failure.as_ref().filter(|f| f.stands(now) || self.upkeep_busy).map(|f| f.text.as_str()),
         );
-        texts.extend(self.address_problem.as_deref().filter(|_| self.view.has_right()));
+        texts.extend(self.address.problem.as_deref());
         let strangers: Vec<_> =
             self.strangers.iter().map(|(node, why)| format!("the agent of {node}: {why}")).collect();
         texts.extend(strangers.iter().map(String::as_str));
@@ -415,6 +409,7 @@ impl Driver {
             tracing::warn!(error = %error.chain(), "PostgreSQL did not stop in time and is killed");
             self.parts.hands.instance.fence().await?;
         }
+        self.leave_address().await;
         let _ = self.parts.deadman.disarm();
         self.parts.deadman.release();
         self.parts.events.record(EventKind::Stopped, None, format!("the agent of {} stopped", self.view.me), json!({}));

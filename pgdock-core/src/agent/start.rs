@@ -1,6 +1,5 @@
 //! [`Agent`]: what runs on each node, put together from settings and components.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,12 +24,12 @@ use crate::bundle::ledger::Bundles;
 use crate::clock::{Clock, SystemClock};
 use crate::decide::Decision;
 use crate::event::EventLog;
-use crate::failover_ip::{FailoverIp, ScriptFailoverIp};
+use crate::failover_ip::{self, FailoverIp};
 use crate::postgres::instance::{Instance, InstanceConfig};
 use crate::postgres::os_user::OsUser;
 use crate::postgres::version::Binaries;
 use crate::secrets::Secrets;
-use crate::settings::{FailoverIpSettings, Settings, env_file};
+use crate::settings::{FailoverIpSettings, Settings};
 use crate::view::{Trust, View};
 use crate::witness::{self, Witness};
 use crate::{Error, NodeName, Result};
@@ -55,6 +54,8 @@ pub struct Agent {
     witness: Arc<dyn Witness>,
     proves: bool,
     failover_ip: Option<Arc<dyn FailoverIp>>,
+    /// Its embedder gave it one, in place of what the settings say.
+    own_ip: bool,
     deadman_program: Option<PathBuf>,
     search_path: Option<std::ffi::OsString>,
 }
@@ -128,9 +129,10 @@ impl AgentBuilder {
             Some(witness) => witness,
             None => witness::open(&settings.witness, &settings.cluster.name)?,
         };
+        let own_ip = self.failover_ip.is_some();
         let failover_ip = match (self.failover_ip, &settings.failover_ip) {
             (Some(ip), _) => Some(ip),
-            (None, Some(settings)) => Some(from_settings(settings, &env)?),
+            (None, Some(_)) => failover_ip::open(&settings, &node)?,
             (None, None) => None,
         };
         Ok(Agent {
@@ -141,6 +143,7 @@ impl AgentBuilder {
             witness,
             proves,
             failover_ip,
+            own_ip,
             deadman_program: self.deadman_program,
             search_path: self.search_path,
         })
@@ -155,24 +158,6 @@ impl AgentBuilder {
         }
         tracing::info!(dir = %current.display(), "the settings are those of the bundle that was installed");
         Settings::from_bundle_beside(&current, &settings.dir)
-    }
-}
-
-fn from_settings(settings: &FailoverIpSettings, env: &BTreeMap<String, String>) -> Result<Arc<dyn FailoverIp>> {
-    match settings {
-        FailoverIpSettings::Script { address, script, env_file, timeout } => {
-            let mut ip = ScriptFailoverIp::new(script, address).timeout(*timeout);
-            // What `env/main` holds for such a script, such as HETZNER_USER; not what it says of PostgreSQL.
-            for (name, value) in env.iter().filter(|(name, _)| !name.starts_with("POSTGRES_") && *name != "PGDATA") {
-                ip = ip.var(name.clone(), value.clone());
-            }
-            if let Some(file) = env_file {
-                for (name, value) in env_file::read(file)? {
-                    ip = ip.var(name, value);
-                }
-            }
-            Ok(Arc::new(ip))
-        }
     }
 }
 
@@ -251,6 +236,7 @@ impl Agent {
             &node.home.join("run"),
             &node.home.join("logs").join("deadman.log"),
         )?;
+        config.address = settings.failover_ip.as_ref().filter(|_| !self.own_ip).and_then(FailoverIpSettings::held_here);
         if let Some(program) = &self.deadman_program {
             config.program.clone_from(program);
         }
@@ -337,7 +323,7 @@ impl Agent {
             os_user: OsUser::resolve(&postgres.user)?,
             cluster: settings.cluster.name.clone(),
             node: self.node.clone(),
-            address: node.address.clone(),
+            address: settings.listen_addresses(node),
             port: node.postgres_port,
             settings: node.settings.clone(),
             hba: node.hba.clone(),

@@ -43,6 +43,10 @@ pub fn secrets_of(settings: &Settings, node: &NodeName) -> Result<Vec<SecretFile
     if settings.witness.credentials_file.exists() {
         wanted.insert("witness.env".to_owned(), settings.witness.credentials_file.clone());
     }
+    let failover = dir.join("failover.env");
+    if failover.exists() {
+        wanted.insert("failover.env".to_owned(), failover);
+    }
     let witness = &settings.witness;
     let mut named: Vec<&PathBuf> = [&witness.ca, &witness.certificate, &witness.key].into_iter().flatten().collect();
     named.extend(settings.failover_ip.as_ref().and_then(FailoverIpSettings::env_file));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{FailoverIp, Holder, Target};
+use super::{FailoverIp, Holder, Pace, Target};
 use crate::dice::Dice;
 use crate::{Error, Result};
 
@@ -112,5 +112,14 @@ impl FailoverIp for FaultyFailoverIp {
         }
         let answer = self.inner.assign(target).await;
         if self.dice.chance(self.lose_answers) { Err(self.lost().outcome_unknown()) } else { answer }
+    }
+    async fn release(&self) -> Result<()> {
+        self.before().await?;
+        let answer = self.inner.release().await;
+        if self.dice.chance(self.lose_answers) { Err(self.lost().outcome_unknown()) } else { answer }
+    }
+
+    fn pace(&self) -> Pace {
+        self.inner.pace()
     }
 }

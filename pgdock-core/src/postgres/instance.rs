@@ -77,7 +77,7 @@ pub struct InstanceConfig {
     pub cluster: String,
     /// This node.
     pub node: NodeName,
-    /// Where it listens: an address or a host name.
+    /// Where it listens, as `listen_addresses` has it: addresses or host names, or `*`.
     pub address: String,
     /// On which port.
     pub port: u16,

@@ -23,7 +23,7 @@ const MANAGED: &[(&str, &str)] = &[
     ),
     ("sync_replication_slots", "pgdock sets it where wal_level is logical"),
     ("synchronized_standby_slots", "pgdock sets it in step with synchronous_standby_names"),
-    ("listen_addresses", "pgdock listens on the node's address; set [nodes.NAME] address instead"),
+    ("listen_addresses", "pgdock listens on the node's address; set [nodes.NAME] address or [postgres] listen instead"),
     ("port", "set [postgres] port or [nodes.NAME] postgres_port instead"),
     ("unix_socket_directories", "the socket lies in the node's own folder"),
     ("data_directory", "the data lies in the node's own folder"),

@@ -439,7 +439,7 @@ proptest! {
             acks: settings.failover.acks,
             version: settings.postgres.version,
             bin_dir: settings.postgres.bin_dir.clone(),
-            failover_address: settings.failover_ip.map(|crate::settings::FailoverIpSettings::Script { address, .. }| address),
+            failover_address: settings.failover_ip.map(|ip| ip.address()),
             witness: scaffold.witness.as_ref().map(|_| ScaffoldWitness {
                 url: settings.witness.url.to_string(),
                 endpoint: settings.witness.endpoint.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::duration::display;
 use super::section::{Reader, Section};
-use super::{FailoverIpSettings, Reach, Settings, docker};
+use super::{FailoverIpSettings, Reach, Settings, docker, failover_ip};
 use crate::witness::WitnessUrl;
 use crate::witness::record::Durability;
 
@@ -22,6 +22,7 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     durability(settings, reader);
     nodes(settings, reader);
     addresses(settings, reader);
+    failover_ip::fit(settings.failover_ip.as_ref(), settings.postgres.listen, &settings.nodes, reader);
     witness(settings, reader);
     reach(settings, reader);
 }
@@ -76,8 +77,8 @@ fn times(settings: &Settings, reader: &Reader) {
     least("failover.stop_budget", failover.stop_budget, BUDGET_MIN);
     least("failover.rejoin_budget", failover.rejoin_budget, BUDGET_MIN);
     least("agent.beat", settings.agent.beat, BEAT_MIN);
-    if let Some(FailoverIpSettings::Script { timeout, .. }) = &settings.failover_ip {
-        least("failover_ip.timeout", *timeout, BUDGET_MIN);
+    if let Some(timeout) = settings.failover_ip.as_ref().and_then(FailoverIpSettings::timeout) {
+        least("failover_ip.timeout", timeout, BUDGET_MIN);
     }
     // Two renewals may get lost before the right runs out.
     let three = failover.heartbeat.saturating_mul(3);
@@ -207,9 +208,9 @@ fn addresses(settings: &Settings, reader: &Reader) {
             }
         }
     }
-    if let Some(FailoverIpSettings::Script { address, .. }) = &settings.failover_ip
+    if let Some(address) = settings.failover_ip.as_ref().map(FailoverIpSettings::address)
         && !reader.is_faulty(&["failover_ip.address"])
-        && let Some((name, _)) = settings.nodes.iter().find(|(_, n)| canonical(&n.address) == canonical(address))
+        && let Some((name, _)) = settings.nodes.iter().find(|(_, n)| canonical(&n.address) == canonical(&address))
     {
         reader.fault(
             "failover_ip.address",

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::docker::{self, DockerSettings, EngineUrl};
 use super::section::{Reader, Section, join};
 use super::ssh::{self, SshSettings};
-use super::{ClusterSettings, ExecutorKind, NodeSettings, Reach};
+use super::{ClusterSettings, ExecutorKind, NodeSettings, Reach, failover_ip};
 use crate::NodeName;
 
 /// What counts where a node says nothing else.
@@ -44,6 +44,7 @@ pub(super) fn read(reader: &Reader, section: Section<'_>, usual: &Usual<'_>) -> 
             failover: node.boolean("failover", true),
             postgres_port: node.port("postgres_port").unwrap_or(usual.postgres_port),
             agent_port: node.port("agent_port").unwrap_or(usual.agent_port),
+            failover_ip: failover_ip::read_node(&node),
             home: match cluster.executor {
                 ExecutorKind::Local => cluster.root.join(name),
                 ExecutorKind::Ssh | ExecutorKind::Docker => cluster.root.clone(),

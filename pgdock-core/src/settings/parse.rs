@@ -9,8 +9,8 @@ use toml_edit::Document;
 use super::fault::{Fault, Faults};
 use super::section::{Reader, Section, line_of};
 use super::{
-    AgentSettings, ClusterSettings, ExecutorKind, FailoverIpSettings, FailoverSettings, Place, Settings,
-    WitnessSettings, check, docker, env_file, nodes, overlay, postgres, registry, ssh, witness,
+    AgentSettings, ClusterSettings, ExecutorKind, FailoverSettings, Place, Settings, WitnessSettings, check, docker,
+    failover_ip, nodes, overlay, postgres, registry, ssh, witness,
 };
 use crate::witness::record::Durability;
 use crate::{Error, Result};
@@ -115,7 +115,7 @@ pub(crate) fn parse_at(text: &str, place: &Place, files: Files<'_>) -> Result<Se
     let (failover_section, witness_section) = (root.section("failover"), root.section("witness"));
     let witness = witness::read(&reader, witness_section, place, &cluster.name, files);
     let failover = failover(failover_section, &witness);
-    let failover_ip = failover_ip(&reader, root.section("failover_ip"), place, files);
+    let failover_ip = failover_ip::read(&reader, root.section("failover_ip"), place, files);
     let ssh = ssh::read(root.section("ssh"), place);
     let docker = docker::read(root.section("docker"), place, &ssh, postgres.version);
     let usual = nodes::Usual {
@@ -216,39 +216,6 @@ fn failover(section: Section<'_>, witness: &WitnessSettings) -> FailoverSettings
     };
     section.end();
     settings
-}
-
-fn failover_ip(reader: &Reader, section: Section<'_>, place: &Place, files: Files<'_>) -> Option<FailoverIpSettings> {
-    if !section.exists() {
-        return None;
-    }
-    section.required("kind", "script");
-    section.choice("kind", &[("script", ())], ());
-    let address = section.required("address", "203.0.113.10");
-    nodes::check_address(&section, address);
-    let script = place.resolve(section.required("script", "shared/failover/failover.sh"));
-    let env_file = section.text("env_file").map(|path| place.resolve(path));
-    let timeout = section.duration("timeout", Duration::from_secs(60));
-    if files == Files::Checked && !reader.is_faulty(&["failover_ip.script"]) {
-        check::script(&section, &script);
-    }
-    if let Some(path) = env_file.as_deref().filter(|_| files == Files::Checked) {
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                if let Err(faults) = env_file::parse(&text, path) {
-                    reader.faults_of(&faults);
-                }
-            }
-            Err(e) => section.fault(
-                "env_file",
-                "a readable text file",
-                format!("{} ({e})", path.display()),
-                "make it with KEY=VALUE lines, or correct the path",
-            ),
-        }
-    }
-    section.end();
-    Some(FailoverIpSettings::Script { address: address.to_owned(), script, env_file, timeout })
 }
 
 /// An absolute path, without asking whether anything is there.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml_edit::{Item, Value};
 
 use super::section::{Section, describe, describe_value, join};
-use super::{Place, PostgresSettings};
+use super::{Listen, Place, PostgresSettings};
 use crate::postgres::reserved;
 
 pub(super) fn read(section: Section<'_>, place: &Place) -> PostgresSettings {
@@ -14,6 +14,7 @@ pub(super) fn read(section: Section<'_>, place: &Place) -> PostgresSettings {
         bin_dir: section.text("bin_dir").map(|path| place.resolve(path)),
         user: section.text("user").unwrap_or("postgres").to_owned(),
         port: section.port("port").unwrap_or(5432),
+        listen: section.choice("listen", &[("node", Some(Listen::Node)), ("all", Some(Listen::All))], None),
         database: identifier(&section, "database", &["postgres", "template0", "template1"]),
         owner: identifier(&section, "owner", &["postgres", "public", "none"]),
         settings: lines(&section, section.section("settings")),

@@ -163,7 +163,7 @@ impl<'a> Section<'a> {
         self.reader.fault(&self.key(name), expected, found, remedy);
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         name: &'static str,
         expected: &str,

@@ -36,6 +36,7 @@ fn defaults_are_filled_in() {
             bin_dir: None,
             user: "postgres",
             port: 5432,
+            listen: None,
             database: "app",
             owner: "app",
             settings: {},
@@ -92,6 +93,13 @@ fn defaults_are_filled_in() {
                 failover: true,
                 postgres_port: 5432,
                 agent_port: 7432,
+                failover_ip: NodeFailoverIp {
+                    server_ip: None,
+                    server_id: None,
+                    instance_id: None,
+                    network_interface_id: None,
+                    interface: None,
+                },
                 home: "/srv/pg/var/n1",
                 reach: Local,
                 settings: {},
@@ -173,6 +181,7 @@ agent_port = 6101
             ),
             user: "pg",
             port: 6000,
+            listen: None,
             database: "shop",
             owner: "shopkeeper",
             settings: {
@@ -244,6 +253,13 @@ agent_port = 6101
                 failover: true,
                 postgres_port: 6000,
                 agent_port: 6001,
+                failover_ip: NodeFailoverIp {
+                    server_ip: None,
+                    server_id: None,
+                    instance_id: None,
+                    network_interface_id: None,
+                    interface: None,
+                },
                 home: "/srv/pg/run/n1",
                 reach: Local,
                 settings: {
@@ -263,6 +279,13 @@ agent_port = 6101
                 failover: false,
                 postgres_port: 6100,
                 agent_port: 6101,
+                failover_ip: NodeFailoverIp {
+                    server_ip: None,
+                    server_id: None,
+                    instance_id: None,
+                    network_interface_id: None,
+                    interface: None,
+                },
                 home: "/srv/pg/run/n2",
                 reach: Local,
                 settings: {
@@ -336,8 +359,7 @@ address = "10.0.0.2"
     cluster.toml:19: failover.lag_bytes_max: expected a size such as "64kB" or "16MiB" (units: B, kB, MB, GB, TB and KiB, MiB, GiB, TiB, all powers of 1024), found "16mb"; write it with its unit, as in lag_bytes_max = "16MiB"
     cluster.toml:20: failovers: expected a known section, found `failovers`; did you mean `failover`? known: cluster, agent, postgres, failover, witness, failover_ip, ssh, docker, registry, nodes
     cluster.toml:21: witness.region: expected the region of the bucket, found nothing; add region = "eu-central-1" to [witness]; or endpoint, where it is not Amazon's
-    cluster.toml:23: failover_ip.script: expected a text in quotes, found nothing; add script = "shared/failover/failover.sh" to [failover_ip]
-    cluster.toml:24: failover_ip.kind: expected "script", found "magic"; known: script
+    cluster.toml:24: failover_ip.kind: expected "script" or "hetzner_robot" or "hetzner_cloud" or "aws" or "linux", found "magic"; known: script, hetzner_robot, hetzner_cloud, aws, linux
     cluster.toml:25: failover_ip.address: expected an IP address or a host name, without port, found "10.0.0.1:5432"; write the port as postgres_port or agent_port
     cluster.toml:27: nodes.n1.address: expected an IP address or a host name, without port, found "10.0.0.256"; correct it
     cluster.toml:28: nodes.n1.priorty: expected a known key, found `priorty`; did you mean `priority`? known: address, priority, failover, postgres_port, agent_port, ssh, engine, container, volume
@@ -755,4 +777,63 @@ fn the_articles_env_names_the_first_database() {
     let dir = folder(&[("shared/env/main", "POSTGRES_DB=shop\nPOSTGRES_USER=keeper\n")]);
     let settings = Settings::from_path(dir.path()).unwrap();
     assert_eq!((settings.postgres.database.as_str(), settings.postgres.owner.as_str()), ("shop", "keeper"));
+}
+
+fn with_failover_ip(lines: &str, node: &str) -> Result<Settings, Faults> {
+    parse(&format!("{SMALLEST}{node}\n[failover_ip]\n{lines}\n"), Path::new("/srv/pg"), Files::Ignored)
+}
+
+#[test]
+fn each_kind_of_failover_ip_has_its_keys() {
+    let ip = |lines, node| with_failover_ip(lines, node).unwrap().failover_ip.unwrap();
+    let robot = ip("kind = \"hetzner_robot\"\naddress = \"1.2.3.4\"", "server_ip = \"5.6.7.8\"");
+    let FailoverIpSettings::HetznerRobot(keeper) = &robot else { panic!("{robot:?}") };
+    assert_eq!(keeper.env_file, None);
+    assert_eq!((robot.kind(), robot.address().as_str(), robot.held_here()), ("hetzner_robot", "1.2.3.4", None));
+    let cloud = ip("kind = \"hetzner_cloud\"\naddress = \"1.2.3.4\"\ntimeout = \"5s\"", "server_id = 7");
+    assert!(matches!(cloud, FailoverIpSettings::HetznerCloud(k) if k.timeout == Some(Duration::from_secs(5))));
+    let lines = "kind = \"aws\"\naddress = \"1.2.3.4\"\nregion = \"eu-central-1\"\ncredentials = \"instance\"";
+    let aws = ip(lines, "network_interface_id = \"eni-1\"");
+    assert!(matches!(aws, FailoverIpSettings::Aws { credentials: Credentials::Instance, .. }), "{aws:?}");
+    let linux = ip("kind = \"linux\"\naddress = \"fd00::9\"\nprefix = 64", "interface = \"eth0\"");
+    assert_eq!(linux.held_here(), Some("fd00::9".parse().unwrap()));
+}
+
+#[test]
+fn postgresql_listens_where_the_failover_ip_arrives() {
+    let listens = |lines: &str| {
+        let settings = parse(&format!("{SMALLEST}{lines}\n"), Path::new("/srv/pg"), Files::Ignored).unwrap();
+        settings.listen_addresses(settings.nodes.values().next().unwrap())
+    };
+    assert_eq!(listens(""), "127.0.0.2");
+    assert_eq!(listens("[postgres]\nlisten = \"all\""), "*");
+    let ip = |kind: &str| format!("[failover_ip]\nkind = \"{kind}\"\naddress = \"1.2.3.4\"\n");
+    assert_eq!(listens(&ip("hetzner_robot")), "127.0.0.2,1.2.3.4");
+    assert_eq!(listens(&ip("linux")), "*");
+    let aws = format!("instance_id = \"i-1\"\n{}region = \"eu-central-1\"", ip("aws"));
+    assert_eq!(listens(&aws), "127.0.0.2", "the provider translates the address");
+    let crowded = format!("[nodes.n2]\naddress = \"127.0.0.3\"\n{}", ip("linux"));
+    insta::assert_snapshot!(faults_with(&crowded), @r#"cluster.toml:8: failover_ip.kind: expected a kind that one machine can do, as nodes have addresses of this one alone, found "linux"; give each node a machine of its own, or use "script""#);
+    let deaf = format!("{}[postgres]\nlisten = \"node\"", ip("linux"));
+    insta::assert_snapshot!(faults_with(&deaf), @r#"cluster.toml:9: postgres.listen: expected "all", as [failover_ip] kind = "linux", found "node"; remove it: PostgreSQL cannot listen at an address that comes later"#);
+}
+
+#[test]
+fn faults_of_a_failover_ip_name_the_kind() {
+    let faults =
+        |lines: &str, node: &str| with_failover_ip(lines, node).unwrap_err().to_string().replace("/srv/pg/", "");
+    insta::assert_snapshot!(faults("kind = \"hetzner_cloud\"\naddress = \"db.example.com\"", "instance_id = \"i-1\""), @r#"cluster.toml:8: failover_ip.address: expected an IP address, found "db.example.com"; write the address itself"#);
+    insta::assert_snapshot!(faults("kind = \"hetzner_cloud\"\naddress = \"1.2.3.4\"", "instance_id = \"i-1\""), @r#"
+    cluster.toml:5: nodes.n1.instance_id: expected nothing: it belongs to [failover_ip] kind = "aws", found it; remove it, or correct the kind
+    cluster.toml:3: nodes.n1.server_id: expected the number of the server, found nothing; add server_id = 12345678 to [nodes.n1]
+    "#);
+    insta::assert_snapshot!(faults("kind = \"aws\"\naddress = \"1.2.3.4\"\nendpoint = \"http://ec2.example.com\"", "instance_id = \"i-1\"\nnetwork_interface_id = \"eni-1\""), @r#"
+    cluster.toml:9: failover_ip.endpoint: expected https://HOST, or http:// and an address of this machine itself, found another form; correct it, or remove it
+    cluster.toml:7: failover_ip.region: expected a text in quotes, found nothing; add region = "eu-central-1" to [failover_ip]
+    "#);
+    insta::assert_snapshot!(faults("kind = \"linux\"\naddress = \"1.2.3.4\"\nprefix = 33\nregion = \"x\"", ""), @r"
+    cluster.toml:9: failover_ip.prefix: expected a whole number from 1 to 32, found 33; choose one of these
+    cluster.toml:10: failover_ip.region: expected a known key, found `region`; known: kind, address, prefix
+    ");
+    insta::assert_snapshot!(faults("kind = \"linux\"\naddress = \"127.0.0.2\"", ""), @"cluster.toml:7: failover_ip.address: expected an address that can move, found the own address of n1; write the address that follows the primary");
 }

@@ -1,14 +1,19 @@
 //! Machines that die, stand still, come back, or are wrong about the time.
 
+use std::path::Path;
 use std::time::Duration;
 
 use pgdock_core::{NodeName, Result};
 
-use super::Extent;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::{Extent, SOON};
 use crate::faults::campaign::Campaign;
 use crate::faults::fault::Part;
 use crate::faults::history::Seen;
 use crate::faults::setup::set_clock;
+use crate::real::until;
 
 /// How long a clock is wrong: it is noticed within a second.
 const WRONG_FOR: Duration = Duration::from_secs(2);
@@ -108,4 +113,57 @@ pub(super) async fn clocks_jump(on: &mut Campaign) -> Result<()> {
     let after = on.upheavals().await?;
     on.expect(after == before.1, format!("clocks that jump were noticed: {:?}, then {after:?}", before.1));
     Ok(())
+}
+
+/// The failover address of that scenario.
+const ADDRESS: &str = "10.77.0.100";
+
+impl Campaign {
+    /// Whether a node's machine holds the failover address.
+    fn holds_address(&self, node: &NodeName) -> bool {
+        let shown = self.ground.lab.command(node.as_str(), Path::new("ip")).args(["-o", "addr", "show"]).output();
+        shown.is_ok_and(|shown| String::from_utf8_lossy(&shown.stdout).contains(&format!(" {ADDRESS}/")))
+    }
+
+    /// Waits until one node's machine holds it, and no other one does.
+    async fn address_at(&self, node: &NodeName) -> Result<()> {
+        let alone = async || self.ground.cluster.nodes().iter().all(|n| self.holds_address(n) == (n == node));
+        until(&format!("{node} alone holds the failover address"), SOON, alone).await
+    }
+
+    /// A client that knows only the failover address comes to PostgreSQL there: it waits for it to take connections.
+    async fn answers_at_the_address(&self) -> Result<()> {
+        let node = &self.ground.cluster.nodes()[0];
+        let port = self.ground.cluster.settings.node(node)?.postgres_port;
+        until("PostgreSQL answers at the failover address", SOON, async || {
+            let talk = async {
+                let mut stream = TcpStream::connect((ADDRESS, port)).await?;
+                // It asks for TLS, which every server here offers.
+                stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+                stream.read_u8().await
+            };
+            matches!(tokio::time::timeout(Duration::from_secs(1), talk).await, Ok(Ok(b'S')))
+        })
+        .await
+    }
+}
+
+/// **16. The leader's machine holds the failover address, and its agent hangs.** It cannot take the address off, so its
+/// deadman does, when the right ends. The next leader has it, and clients come to that one; the old one, thawed, has
+/// lost it, and comes back as a standby.
+pub(super) async fn address_left_behind(on: &mut Campaign) -> Result<()> {
+    let old = on.ground.leader().await;
+    on.address_at(&old).await?;
+    on.answers_at_the_address().await?;
+    let span = on.ground.history.hurt(old.as_str(), "agent stopped");
+    on.ground.stop(&old, Part::Agent).await;
+    let new = on.taken_over(&old).await?;
+    on.address_at(&new).await?;
+    on.answers_at_the_address().await?;
+    on.gets_on("though the standby took over").await;
+    on.ground.lab.thaw(old.as_str()).await;
+    on.ground.history.healed(span);
+    on.well().await?;
+    on.address_at(&new).await?;
+    on.follows(&old).await
 }

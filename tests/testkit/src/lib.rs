@@ -1,8 +1,9 @@
 //! Parts that tests need and that no package of a system brings: an S3 server that honours conditions, and
-//! that fails on demand.
+//! that fails on demand; the keepers of failover addresses.
 
 pub mod control;
 pub mod faults;
+pub mod keeper;
 pub mod server;
 mod store;
 

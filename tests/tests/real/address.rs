@@ -23,7 +23,7 @@ esac
 mode=$(cat "$here/mode")
 echo "$mode $PGDOCK_NODE" >>"$here/tries"
 case "$mode" in
-hang) sleep 1000 ;;
+hang) echo $$ >"$here/pid"; sleep 1000 ;;
 fail) echo "the provider says no" >&2; exit 7 ;;
 lie) exit 0 ;;
 good) echo "$PGDOCK_NODE" >"$here/holder" ;;
@@ -80,6 +80,37 @@ async fn a_bad_script_delays_no_write() {
     .await;
     let tries = fs::read_to_string(at("tries")).expect("it was tried");
     assert!(["hang", "fail", "lie"].iter().all(|mode| tries.contains(mode)), "{tries}");
+}
+
+/// A move that is under way when the right to be primary ends is given up with it: it could come after that of the next
+/// leader.
+#[tokio::test]
+async fn a_move_ends_with_the_right() {
+    let scripts = tempfile::tempdir().expect("a folder");
+    let script = scripts.path().join("move.sh");
+    write(&script, SCRIPT).expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a script");
+    let at = |name: &str| scripts.path().join(name);
+    write(&at("mode"), "hang").expect("a mode");
+
+    let mut options = options(153, 2, Durability::Sync);
+    let section = format!("kind = \"script\"\naddress = \"203.0.113.10\"\nscript = {script:?}\ntimeout = \"10m\"");
+    options.extra.insert("failover_ip", section);
+    on(options, async |cluster| {
+        let guarded = |s: &ClusterStatus| s.primary().is_some() && !s.sync_set.is_empty();
+        let status = cluster.wait("a primary and a standby that guards it", SOON, guarded).await?;
+        let first = status.leader.expect("there is a primary");
+        let moving = || fs::read_to_string(at("pid")).ok().filter(|pid| pid.ends_with('\n'));
+        until("the first primary moves the address", SOON, async || moving().is_some()).await?;
+        let pid = moving().expect("it was just seen");
+        write(&at("mode"), "good")?;
+        cluster.kill_postmaster(&first);
+        let new = taken_over(cluster, &first).await?;
+        until("the old move is given up", SOON, async || !Path::new("/proc").join(pid.trim()).exists()).await?;
+        let holder = || fs::read_to_string(at("holder")).unwrap_or_default().trim().to_owned();
+        until("the address follows the new primary", SOON, async || holder() == new.as_str()).await
+    })
+    .await;
 }
 
 /// Waits until an event says this.

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "mapping a file")]
 
 use std::fs::{File, OpenOptions};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -22,7 +23,7 @@ use crate::{Error, Result};
 
 /// The format of what follows the first fields. `magic`, `format`, `deadline` and `pid` keep their places
 /// in every format, so that an agent can take over from the deadman of another version.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 const MAGIC: u64 = u64::from_le_bytes(*b"pgdeadmn");
 const SIZE: usize = 4096;
 
@@ -60,6 +61,8 @@ pub(super) struct Layout {
     pub(super) fired_at: AtomicU64,
     /// The boot that all these moments belong to.
     boot: AtomicU64,
+    /// Which address the deadman takes off this machine, as [`address_key`] has it.
+    pub(super) address: AtomicU64,
 }
 
 /// The mapped file.
@@ -155,6 +158,7 @@ impl Shared {
                 &layout.end,
                 &layout.fired_generation,
                 &layout.fired_at,
+                &layout.address,
             ] {
                 word.store(0, SeqCst);
             }
@@ -197,6 +201,11 @@ pub(super) fn nanos(moment: Moment) -> u64 {
 /// What [`nanos`] wrote.
 pub(super) fn moment(nanos: u64) -> Moment {
     Moment(Duration::from_nanos(nanos))
+}
+
+/// One number for an address; zero for none.
+pub(super) fn address_key(address: Option<IpAddr>) -> u64 {
+    address.map_or(0, |ip| fnv1a(ip.to_string()).max(1))
 }
 
 /// Differs from one start of the machine to the next.

@@ -17,6 +17,7 @@ fn hosted(dir: &TempDir) -> DeadmanConfig {
         data_dir: dir.path().join("data"),
         shared: dir.path().join("shared"),
         log: dir.path().join("log"),
+        address: None,
         program: "/bin/sh".into(),
         args: vec!["-c".into(), script.into(), "sh".into()],
     }

@@ -1,6 +1,9 @@
-//! The deadman's side: waits for the deadline, kills when it passes.
+//! The deadman's side: waits for the deadline, kills when it passes; takes the failover IP off this machine then, and as
+//! long as nothing is armed, where it is the machine itself that holds it.
 
+use std::cell::Cell;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,8 +13,9 @@ use rustix::process::Pid;
 use rustix::thread::ClockId;
 use rustix::time::Timespec;
 
-use super::shared::{DISARMED, ENDED, FIRING, Shared, moment, nanos};
+use super::shared::{DISARMED, ENDED, FIRING, Shared, address_key, moment, nanos};
 use crate::clock::{Clock, Moment, SystemClock};
+use crate::failover_ip::linux::netlink;
 use crate::postgres::process::{Process, any_alive, kill_all};
 
 /// How often it looks whether the deadline was moved.
@@ -21,10 +25,10 @@ const NEEDED_EVERY: Duration = Duration::from_secs(1);
 /// How long a new deadman waits for the lock: an agent holds it for an instant, to see that it is free.
 const LOCK_TRIES: u32 = 20;
 
-/// Runs the deadman with the arguments after `deadman`: `--shared PATH --data DIR`. Returns once it was
+/// Runs the deadman with the arguments after `deadman`: `--shared PATH --data DIR [--address IP]`. Returns once it was
 /// told to end, or its agent is gone, and no process of that PostgreSQL is left.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match parse(args).and_then(|(shared, data_dir)| watch(&shared, &data_dir)) {
+    match parse(args).and_then(|(shared, ward)| watch(&shared, &ward)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("deadman: {message}");
@@ -33,21 +37,58 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(PathBuf, PathBuf), String> {
-    let (mut shared, mut data_dir) = (None, None);
+/// What must not outlive the right to be primary.
+struct Ward {
+    data_dir: PathBuf,
+    address: Option<IpAddr>,
+    /// The kernel refused last time; that is said once.
+    refused: Cell<bool>,
+}
+
+impl Ward {
+    /// Takes the address off this machine. Never for long: the kernel answers at once.
+    fn take_off(&self) {
+        let Some(address) = self.address else { return };
+        match netlink::take_off(address) {
+            Ok(from) => {
+                self.refused.set(false);
+                if from > 0 {
+                    eprintln!("deadman: took the failover IP off this machine. address={address}");
+                }
+            }
+            Err(error) => {
+                if !self.refused.replace(true) {
+                    eprintln!("deadman: the failover IP may still be here. address={address}: {error}");
+                }
+            }
+        }
+    }
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(PathBuf, Ward), String> {
+    let (mut shared, mut data_dir, mut address) = (None, None, None);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let slot = match arg.to_str() {
             Some("--shared") => &mut shared,
             Some("--data") => &mut data_dir,
+            Some("--address") => &mut address,
             _ => return Err(format!("unknown argument `{}`", arg.display())),
         };
-        *slot = Some(PathBuf::from(args.next().ok_or_else(|| format!("`{}` needs a value", arg.display()))?));
+        *slot = Some(args.next().ok_or_else(|| format!("`{}` needs a value", arg.display()))?);
     }
-    shared.zip(data_dir).ok_or_else(|| "usage: deadman --shared PATH --data DIR".to_owned())
+    let (Some(shared), Some(data_dir)) = (shared, data_dir) else {
+        return Err("usage: deadman --shared PATH --data DIR [--address IP]".to_owned());
+    };
+    let read = |text: OsString| {
+        let ip = text.to_str().and_then(|text| text.parse().ok());
+        ip.ok_or_else(|| format!("not an IP address: `{}`", text.display()))
+    };
+    let address = address.map(read).transpose()?;
+    Ok((shared.into(), Ward { data_dir: data_dir.into(), address, refused: Cell::new(false) }))
 }
 
-fn watch(path: &Path, data_dir: &Path) -> Result<(), String> {
+fn watch(path: &Path, ward: &Ward) -> Result<(), String> {
     outlive_the_agent();
     let shared = Shared::open(path).map_err(|e| e.chain())?;
     lock(&shared)?;
@@ -56,6 +97,7 @@ fn watch(path: &Path, data_dir: &Path) -> Result<(), String> {
     layout.end.store(0, SeqCst);
     let _ = layout.deadline.compare_exchange(ENDED, DISARMED, SeqCst, SeqCst);
     layout.pid.store(std::process::id().into(), SeqCst);
+    layout.address.store(address_key(ward.address), SeqCst);
 
     let mut looked_at = SystemClock.now();
     let mut agent = Agent::default();
@@ -64,11 +106,16 @@ fn watch(path: &Path, data_dir: &Path) -> Result<(), String> {
         layout.heartbeat.store(nanos(now), SeqCst);
         let mut wake = now + LOOK_EVERY;
         match layout.deadline.load(SeqCst) {
-            FIRING => fire(&shared, data_dir),
+            FIRING => fire(&shared, ward),
             ENDED => return Ok(()),
             DISARMED => {
                 let told = layout.end.load(SeqCst) != 0;
-                if (told || now.since(looked_at) >= NEEDED_EVERY) && !needed(&shared, &mut agent, told, data_dir) {
+                let due = told || now.since(looked_at) >= NEEDED_EVERY;
+                if due {
+                    // No primary, no address: whatever became of the agent that should have taken it off.
+                    ward.take_off();
+                }
+                if due && !needed(&shared, &mut agent, told, &ward.data_dir) {
                     // Against an agent that arms at this very moment: one of the two sees the other.
                     if layout.deadline.compare_exchange(DISARMED, ENDED, SeqCst, SeqCst).is_ok() {
                         shared.remove();
@@ -82,8 +129,8 @@ fn watch(path: &Path, data_dir: &Path) -> Result<(), String> {
             deadline if nanos(now) >= deadline => {
                 // Fails if the agent has moved the deadline since: then there is a new one to look at.
                 if layout.deadline.compare_exchange(deadline, FIRING, SeqCst, SeqCst).is_ok() {
-                    eprintln!("deadman: the deadline has passed, killing. data={}", data_dir.display());
-                    fire(&shared, data_dir);
+                    eprintln!("deadman: the deadline has passed, killing. data={}", ward.data_dir.display());
+                    fire(&shared, ward);
                 }
                 continue;
             }
@@ -94,14 +141,15 @@ fn watch(path: &Path, data_dir: &Path) -> Result<(), String> {
 }
 
 /// Kills until none is left, however long it takes.
-fn fire(shared: &Shared, data_dir: &Path) {
+fn fire(shared: &Shared, ward: &Ward) {
     let layout = shared.layout();
     let generation = layout.generation.load(SeqCst);
     let mut pause = Duration::from_millis(1);
     // Once more after nobody was found: one that was forked meanwhile may have slipped through a walk.
     let mut walks_in_vain = 0;
     while walks_in_vain < 2 {
-        walks_in_vain = if kill_all(data_dir) > 0 { 0 } else { walks_in_vain + 1 };
+        walks_in_vain = if kill_all(&ward.data_dir) > 0 { 0 } else { walks_in_vain + 1 };
+        ward.take_off();
         let now = SystemClock.now();
         layout.heartbeat.store(nanos(now), SeqCst);
         sleep_until(now + pause);
@@ -110,7 +158,7 @@ fn fire(shared: &Shared, data_dir: &Path) {
     layout.fired_generation.store(generation, SeqCst);
     layout.fired_at.store(nanos(SystemClock.now()), SeqCst);
     let _ = layout.deadline.compare_exchange(FIRING, DISARMED, SeqCst, SeqCst);
-    eprintln!("deadman: killed, none is left. data={}", data_dir.display());
+    eprintln!("deadman: killed, none is left. data={}", ward.data_dir.display());
 }
 
 /// The agent that counts on this deadman, held so that its number cannot come to mean another process.
