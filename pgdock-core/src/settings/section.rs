@@ -148,7 +148,10 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn item(&self, name: &'static str) -> Option<&'a Item> {
-        self.known.borrow_mut().push(name);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&name) {
+            known.push(name);
+        }
         self.table.and_then(|t| t.get(name))
     }
 

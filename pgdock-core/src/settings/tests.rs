@@ -362,7 +362,7 @@ address = "10.0.0.2"
     cluster.toml:24: failover_ip.kind: expected "script" or "hetzner_robot" or "hetzner_cloud" or "aws" or "linux", found "magic"; known: script, hetzner_robot, hetzner_cloud, aws, linux
     cluster.toml:25: failover_ip.address: expected an IP address or a host name, without port, found "10.0.0.1:5432"; write the port as postgres_port or agent_port
     cluster.toml:27: nodes.n1.address: expected an IP address or a host name, without port, found "10.0.0.256"; correct it
-    cluster.toml:28: nodes.n1.priorty: expected a known key, found `priorty`; did you mean `priority`? known: address, priority, failover, postgres_port, agent_port, ssh, engine, container, volume
+    cluster.toml:28: nodes.n1.priorty: expected a known key, found `priorty`; did you mean `priority`? known: address, priority, failover, postgres_port, agent_port, server_ip, server_id, instance_id, network_interface_id, interface, ssh, engine, container, volume
     cluster.toml:29: nodes.N2: expected a node's name: 1 to 32 characters of a-z, 0-9, - and _, the first one a letter, found "N2"; rename the section
     "#);
 }
@@ -823,17 +823,15 @@ fn faults_of_a_failover_ip_name_the_kind() {
     let faults =
         |lines: &str, node: &str| with_failover_ip(lines, node).unwrap_err().to_string().replace("/srv/pg/", "");
     insta::assert_snapshot!(faults("kind = \"hetzner_cloud\"\naddress = \"db.example.com\"", "instance_id = \"i-1\""), @r#"cluster.toml:8: failover_ip.address: expected an IP address, found "db.example.com"; write the address itself"#);
-    insta::assert_snapshot!(faults("kind = \"hetzner_cloud\"\naddress = \"1.2.3.4\"", "instance_id = \"i-1\""), @r#"
-    cluster.toml:5: nodes.n1.instance_id: expected nothing: it belongs to [failover_ip] kind = "aws", found it; remove it, or correct the kind
-    cluster.toml:3: nodes.n1.server_id: expected the number of the server, found nothing; add server_id = 12345678 to [nodes.n1]
-    "#);
+    insta::assert_snapshot!(faults("kind = \"hetzner_cloud\"\naddress = \"1.2.3.4\"", "instance_id = \"i-1\""), @r#"cluster.toml:5: nodes.n1.instance_id: expected nothing: it belongs to [failover_ip] kind = "aws", found it; remove it, or correct the kind"#);
+    insta::assert_snapshot!(faults("kind = \"hetzner_cloud\"\naddress = \"1.2.3.4\"", ""), @"cluster.toml:3: nodes.n1.server_id: expected the number of the server, found nothing; add server_id = 12345678 to [nodes.n1]");
     insta::assert_snapshot!(faults("kind = \"aws\"\naddress = \"1.2.3.4\"\nendpoint = \"http://ec2.example.com\"", "instance_id = \"i-1\"\nnetwork_interface_id = \"eni-1\""), @r#"
-    cluster.toml:9: failover_ip.endpoint: expected https://HOST, or http:// and an address of this machine itself, found another form; correct it, or remove it
     cluster.toml:7: failover_ip.region: expected a text in quotes, found nothing; add region = "eu-central-1" to [failover_ip]
+    cluster.toml:10: failover_ip.endpoint: expected https://HOST, or http:// and an address of this machine itself, found another form; correct it, or remove it
     "#);
     insta::assert_snapshot!(faults("kind = \"linux\"\naddress = \"1.2.3.4\"\nprefix = 33\nregion = \"x\"", ""), @r"
     cluster.toml:9: failover_ip.prefix: expected a whole number from 1 to 32, found 33; choose one of these
     cluster.toml:10: failover_ip.region: expected a known key, found `region`; known: kind, address, prefix
     ");
-    insta::assert_snapshot!(faults("kind = \"linux\"\naddress = \"127.0.0.2\"", ""), @"cluster.toml:7: failover_ip.address: expected an address that can move, found the own address of n1; write the address that follows the primary");
+    insta::assert_snapshot!(faults("kind = \"linux\"\naddress = \"127.0.0.2\"", ""), @"cluster.toml:8: failover_ip.address: expected an address that can move, found the own address of n1; write the address that follows the primary");
 }
