@@ -29,6 +29,7 @@ net=pgdock-demo
 subnet=${SUBNET:-172.31.78}
 base=debian:trixie-slim
 beside=pgdock-demo-beside
+image=pgdock:17
 work=$root/target/demo-docker
 bin=$root/target/$profile
 
@@ -117,9 +118,37 @@ for kind, text in commands:
         print(text)
 PY
 
+# An application that knows nothing but the address that follows the primary. It says which node took each of its rows.
+cat >"$work/client.sh" <<'CLIENT'
+export PGCONNECT_TIMEOUT=1 PGUSER=app PGDATABASE=app PGSSLMODE=require
+until psql -qc 'create table followed (id serial)' 2>/dev/null; do sleep 0.2; done
+while :; do
+    if node=$(timeout 3 psql -qAtc "insert into followed default values returning split_part(current_setting('cluster_name'), '/', 2)" 2>/dev/null); then
+        echo "${node%%-*}"
+    else
+        echo nobody
+    fi
+    sleep 0.1
+done
+CLIENT
+{
+    until [ -s "$work/shop/secrets/app.password" ] && docker image inspect "$image" >/dev/null 2>&1; do sleep 0.5; done
+    (umask 077 && printf 'PGPASSWORD=%s\n' "$(cat "$work/shop/secrets/app.password")" >"$work/client.env")
+    docker run -d --label pgdock.demo --name pgdock-demo-client --network "$net" --env-file "$work/client.env" -e "PGHOST=$subnet.100" \
+        -v "$work/client.sh:/client.sh:ro" --entrypoint /bin/sh "$image" /client.sh >/dev/null
+} &
+
 began=$SECONDS
 cd "$work"
 HOME=$work PATH=$work/bin:$PATH bash "$work/story.sh"
+
+say "The client that followed the address"
+docker logs pgdock-demo-client 2>&1 | uniq -c | awk '{ printf "%6d writes taken by %s\n", $1, $2 }'
+took=$(docker logs pgdock-demo-client 2>&1 | grep '^n' | uniq | tr '\n' ' ')
+case $took in
+"n1 n2 n1 "* | "n1 n3 n1 "*) ;;
+*) fail "the address did not follow the primary from n1 to another and back: $took" ;;
+esac
 say "The story took $((SECONDS - began)) s, and every line of docs/from-the-article.md did what it says"
 if [ "$keep" = yes ]; then
     echo "The cluster is up: cd $work/shop; PATH=$work/bin:\$PATH pgdock status"
