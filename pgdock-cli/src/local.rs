@@ -8,4 +8,4 @@ mod take_down;
 pub(crate) use bring_up::{bring_up, first_node, settled};
 pub(crate) use launch::launch;
 pub(crate) use process::{agent_pid, agent_pids, helpers, is_up, kill_node, postmaster_pid};
-pub(crate) use take_down::{take_down, take_down_by_force};
+pub(crate) use take_down::{hand_over, take_down, take_down_by_force};

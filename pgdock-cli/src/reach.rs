@@ -14,7 +14,7 @@ use pgdock_core::settings::ExecutorKind;
 use pgdock_core::{Cluster, Error, NodeName, Result, Settings};
 
 use crate::output::progress::Progress;
-use crate::wait;
+use crate::{local, wait};
 
 /// How long an agent may take to answer once it has all that it needs.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -153,14 +153,7 @@ async fn answering(cluster: &Cluster, machines: &[Machine], nodes: &[NodeName]) 
 pub(crate) async fn take_down(cluster: &Cluster, machines: &[Machine], plan: &Plan, progress: &Progress) -> Result<()> {
     let leader = cluster.document().await.ok().flatten().and_then(|record| record.leader);
     let force = plan.steps.iter().any(|step| matches!(step, Step::Kill { .. }));
-    let heir = plan.steps.iter().find_map(|step| match step {
-        Step::TakeLead { node: Some(node), .. } => Some(node),
-        _ => None,
-    });
-    if let Some(heir) = heir {
-        progress.say(format!("handing the lead to {heir}"));
-        cluster.switchover().to(heir.as_str()).await?;
-    }
+    local::hand_over(cluster, plan, progress).await?;
     let stops =
         |node: &NodeName| plan.steps.iter().any(|step| matches!(step, Step::StopAgent { node: n } if n == node));
     let stopping = machines.iter().filter(|machine| stops(machine.node()));

@@ -23,14 +23,7 @@ const KILL_BUDGET: Duration = Duration::from_secs(10);
 pub(crate) async fn take_down(cluster: &Cluster, plan: &Plan, progress: &Progress) -> Result<()> {
     let leader = cluster.document().await.ok().flatten().and_then(|record| record.leader);
     let force = plan.steps.iter().any(|step| matches!(step, Step::Kill { .. }));
-    let heir = plan.steps.iter().find_map(|step| match step {
-        Step::TakeLead { node: Some(node), .. } => Some(node),
-        _ => None,
-    });
-    if let Some(heir) = heir {
-        progress.say(format!("handing the lead to {heir}"));
-        cluster.switchover().to(heir.as_str()).await?;
-    }
+    hand_over(cluster, plan, progress).await?;
     let stops = plan.steps.iter().filter_map(|step| match step {
         Step::StopAgent { node } => Some(node),
         _ => None,
@@ -45,6 +38,19 @@ pub(crate) async fn take_down(cluster: &Cluster, plan: &Plan, progress: &Progres
         for result in join_all(batch.iter().map(|node| stop(cluster, node, force))).await {
             result?;
         }
+    }
+    Ok(())
+}
+
+/// Hands the lead over, where the plan says so: to a node that goes on.
+pub(crate) async fn hand_over(cluster: &Cluster, plan: &Plan, progress: &Progress) -> Result<()> {
+    let heir = plan.steps.iter().find_map(|step| match step {
+        Step::TakeLead { node: Some(node), .. } => Some(node),
+        _ => None,
+    });
+    if let Some(heir) = heir {
+        progress.say(format!("handing the lead to {heir}"));
+        cluster.switchover().to(heir.as_str()).await?;
     }
     Ok(())
 }

@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::command::{Command, Exit};
 use super::remote::files::{self, Shell};
-use super::remote::{Input, mark, script};
+use super::remote::{Input, mark, out_of_time, script};
 use super::{Executor, OnOutput};
-use crate::{Error, Result};
+use crate::Result;
 
 mod container;
 mod engine;
@@ -92,19 +92,11 @@ impl Executor for DockerExecutor {
         if let Ok(ended) = ended {
             return ended;
         }
-        let seconds = timeout.as_secs_f64();
-        match running {
-            Some(running) => {
-                running.kill().await;
-                Err(Error::unavailable(format!(
-                    "a command took too long and was killed. node={node}, seconds={seconds}, command={command}"
-                ))
-                .outcome_unknown())
-            }
-            None => Err(Error::unavailable(format!(
-                "a command could not be started in time. node={node}, seconds={seconds}, command={command}"
-            ))),
+        let started = running.is_some();
+        if let Some(running) = running {
+            running.kill().await;
         }
+        Err(out_of_time(&node, command, timeout, started))
     }
 
     async fn put_file(&self, from: &mut (dyn AsyncRead + Send + Unpin), path: &Path, mode: u32) -> Result<()> {

@@ -1,6 +1,8 @@
 //! What executors of other machines share: a shell on the node that says who it is, before it becomes a program or
 //! takes a file.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::command::{Command, Exit, Stdin};
@@ -18,6 +20,15 @@ const NOISE_MAX: usize = 64 << 10;
 /// What no login shell says by itself.
 pub(super) fn mark() -> String {
     format!("pgdock-{}", crate::dice::unique())
+}
+
+/// A command that outlived its timeout: it was killed, or had not begun.
+pub(super) fn out_of_time(node: &str, command: &Command, timeout: Duration, started: bool) -> Error {
+    let about = format!("node={node}, seconds={}, command={command}", timeout.as_secs_f64());
+    match started {
+        true => Error::unavailable(format!("a command took too long and was killed. {about}")).outcome_unknown(),
+        false => Error::unavailable(format!("a command could not be started in time. {about}")),
+    }
 }
 
 /// What a program reads, opened before anything is started.

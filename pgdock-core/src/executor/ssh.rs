@@ -17,9 +17,9 @@ use tokio::sync::Mutex;
 
 use super::command::{Command, Exit};
 use super::remote::files::{self, Shell};
-use super::remote::{Input, mark, script};
+use super::remote::{Input, mark, out_of_time, script};
 use super::{Executor, OnOutput};
-use crate::{Error, Result};
+use crate::Result;
 
 mod auth;
 mod config;
@@ -72,6 +72,7 @@ impl Link {
     }
 
     /// Opens a way to a socket of the node.
+    #[cfg_attr(not(feature = "docker"), expect(dead_code, reason = "engines are reached by it"))]
     pub(super) async fn forward(&self, socket: &Path) -> Result<russh::ChannelStream<russh::client::Msg>> {
         let connection = self.connection().await?;
         match connection.forward(socket).await {
@@ -125,19 +126,11 @@ impl Executor for SshExecutor {
         if let Ok(ended) = ended {
             return ended;
         }
-        let seconds = timeout.as_secs_f64();
-        match running {
-            Some(running) => {
-                running.kill().await;
-                Err(Error::unavailable(format!(
-                    "a command took too long and was killed. node={self}, seconds={seconds}, command={command}"
-                ))
-                .outcome_unknown())
-            }
-            None => Err(Error::unavailable(format!(
-                "a command could not be started in time. node={self}, seconds={seconds}, command={command}"
-            ))),
+        let started = running.is_some();
+        if let Some(running) = running {
+            running.kill().await;
         }
+        Err(out_of_time(&self.to_string(), command, timeout, started))
     }
 
     async fn put_file(&self, from: &mut (dyn AsyncRead + Send + Unpin), path: &Path, mode: u32) -> Result<()> {
