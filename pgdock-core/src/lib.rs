@@ -12,6 +12,7 @@
 //! function of it: the same code runs in the agent, in the simulator and in the model checker.
 
 pub mod agent;
+pub mod backup;
 pub mod backup_sink;
 pub mod bundle;
 pub mod clock;
