@@ -19,9 +19,11 @@ mod client;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod connection;
+mod deadline;
 mod error;
 mod fleet;
 mod listen;
+mod memo;
 mod poll;
 mod run;
 mod session;
@@ -50,6 +52,7 @@ pub use transaction::{Transaction, TransactionBuilder};
 
 use connection::Dial;
 use fleet::{Fleet, Node};
+use memo::Memo;
 use run::Ran;
 use session::Writing;
 use sql::text;
@@ -85,6 +88,7 @@ struct Shared {
     fleet: Arc<Fleet>,
     dial: Arc<dyn Dial>,
     classifier: Classifier,
+    memo: Memo,
     sticky: Sticky,
     reads: Reads,
     zone: Option<String>,
@@ -178,7 +182,7 @@ impl Router {
         S: Sql + ?Sized,
         P: BorrowToSql + Sync,
     {
-        let writes = sql.decision(&self.shared.classifier).sticks();
+        let writes = self.shared.decide(sql).sticks();
         let ran = self.run(sql, &Stream(text(sql), params)).await?;
         Ok(Streaming::new(ran, writes, self.limit))
     }
@@ -207,7 +211,7 @@ impl Router {
     ///
     /// As [`query`](Self::query); a mistake in the statement is told here, and not when it first runs.
     pub async fn prepare(&self, sql: &str, types: &[Type]) -> Result<Statement, Error> {
-        let decision = self.shared.classifier.classify(sql);
+        let decision = self.shared.decide(sql);
         let prepare = Prepare(work::Text { sql, types });
         let ran = match decision.target {
             Target::Replica => self.shared.run(decision, &prepare, self.limit).await?,
@@ -233,7 +237,7 @@ impl Router {
     ///
     /// As [`query`](Self::query), for what happens until the first data.
     pub async fn copy_out(&self, sql: &str) -> Result<CopyOut, Error> {
-        let writes = self.shared.classifier.classify(sql).sticks();
+        let writes = self.shared.decide(sql).sticks();
         let ran = self.run(sql, &work::CopyOut(sql)).await?;
         Ok(Streaming::new(ran, writes, self.limit))
     }
@@ -311,7 +315,7 @@ impl Router {
     }
 
     async fn run<S: Sql + ?Sized, W: Work>(&self, sql: &S, work: &W) -> Result<Ran<W::Output>, Error> {
-        let decision: Decision = sql.decision(&self.shared.classifier);
+        let decision = self.shared.decide(sql);
         self.shared.stats.decisions.count(&self.shared.id, &decision);
         if self.shared.reads == Reads::Audit {
             audit(&self.shared.id, sql.text(), &decision);
@@ -357,6 +361,11 @@ fn at_most_one(rows: Vec<Row>) -> Result<Option<Row>, Error> {
 }
 
 impl Shared {
+    /// Where a statement runs.
+    fn decide<S: Sql + ?Sized>(&self, sql: &S) -> Decision {
+        sql.decided().unwrap_or_else(|| self.memo.decide(&self.classifier, sql.text()))
+    }
+
     /// A connection to a node was lost.
     fn forget_or_ban(&self, node: &Arc<Node>, on_standby: bool, error: &tokio_postgres::Error) {
         match on_standby {

@@ -13,6 +13,7 @@ use tokio_postgres::{Config, Socket};
 
 use super::connection::{Dial, Ears, Manager, Pool, Tls};
 use super::fleet::{Fleet, LagMax, Node};
+use super::memo::Memo;
 use super::sources::{Nursery, Source};
 use super::stats::{NodeStats, RouterStats};
 use super::{Error, Router, Shared, Sticky, Tasks};
@@ -333,6 +334,7 @@ impl RouterBuilder {
             fleet: fleet.clone(),
             dial,
             classifier: self.classifier,
+            memo: Memo::default(),
             sticky: self.sticky,
             reads: self.reads,
             zone: self.zone,

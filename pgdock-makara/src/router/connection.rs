@@ -28,6 +28,8 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, Notification, Socket, Statement};
 
+use super::deadline::Timer;
+
 /// Statements that a connection keeps prepared, at most. An application has fewer texts; one that writes values into
 /// its texts would fill the server's memory.
 const STATEMENTS_MAX: usize = 512;
@@ -70,14 +72,16 @@ where
             let (counter, mut standby) = (unconfirmed.clone(), None);
             let task = tokio::spawn(poll_fn(move |context| {
                 loop {
-                    let polled = socket.poll_message(context);
-                    let says = socket.parameter("in_hot_standby").map(|value| value == "on");
-                    if says != standby {
-                        standby = says;
-                        says.into_iter().for_each(|says| (ears.hot_standby)(says));
-                    }
-                    match polled {
-                        Poll::Pending => return Poll::Pending,
+                    match socket.poll_message(context) {
+                        // All that has come was read.
+                        Poll::Pending => {
+                            let says = socket.parameter("in_hot_standby").map(|value| value == "on");
+                            if says != standby {
+                                standby = says;
+                                says.into_iter().for_each(|says| (ears.hot_standby)(says));
+                            }
+                            return Poll::Pending;
+                        }
                         Poll::Ready(Some(Ok(AsyncMessage::Notice(notice)))) => {
                             if is_unconfirmed(&notice) {
                                 counter.fetch_add(1, Ordering::Release);
@@ -101,7 +105,8 @@ where
                     }
                 }
             }));
-            Ok(Connection { client, statements: Mutex::default(), unconfirmed, epoch: 0, since: 0, task })
+            let (statements, timer) = Default::default();
+            Ok(Connection { client, statements, timer, unconfirmed, epoch: 0, since: 0, task })
         })
     }
 
@@ -130,6 +135,7 @@ type Prepared = HashMap<Box<str>, Vec<(Box<[Type]>, Statement)>>;
 pub(super) struct Connection {
     client: Client,
     statements: Mutex<Prepared>,
+    timer: Timer,
     unconfirmed: Arc<AtomicU32>,
     epoch: u64,
     since: u64,
@@ -151,6 +157,17 @@ impl Connection {
         }
         statements.entry(sql.into()).or_default().push((types.into(), statement.clone()));
         Ok(statement)
+    }
+
+    /// Waits until the server has closed it.
+    pub(super) async fn closed(&mut self) {
+        // However it ended: nothing comes from there any more.
+        let _ = (&mut self.task).await;
+    }
+
+    /// What bounds its statements in time.
+    pub(super) fn timer(&self) -> &Timer {
+        &self.timer
     }
 
     /// Forgets what is prepared: the server may have, too.
@@ -198,18 +215,19 @@ pub(super) type Pool = managed::Pool<Manager>;
 pub(super) type PoolError = managed::PoolError<Error>;
 
 impl managed::Manager for Manager {
-    type Type = Connection;
+    // The pool moves it about.
+    type Type = Box<Connection>;
     type Error = Error;
 
-    async fn create(&self) -> Result<Connection, Error> {
+    async fn create(&self) -> Result<Box<Connection>, Error> {
         let epoch = self.epoch.load(Ordering::Relaxed);
         let mut connection = self.dial.dial(self.address.clone(), self.ears.clone()).await?;
         connection.epoch = epoch;
         connection.since = self.questions.load(Ordering::SeqCst);
-        Ok(connection)
+        Ok(Box::new(connection))
     }
 
-    async fn recycle(&self, connection: &mut Connection, _: &managed::Metrics) -> managed::RecycleResult<Error> {
+    async fn recycle(&self, connection: &mut Box<Connection>, _: &managed::Metrics) -> managed::RecycleResult<Error> {
         if connection.is_closed() {
             Err(managed::RecycleError::message("the connection is closed"))
         } else if connection.epoch != self.epoch.load(Ordering::Relaxed) {

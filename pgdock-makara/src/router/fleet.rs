@@ -284,6 +284,10 @@ impl Fleet {
                 }
             }
             self.publish(&mut entries, false);
+            if matches!(before, Role::Primary { .. }) && !matches!(now, Role::Primary { .. }) {
+                // Somebody else may be the primary already, or soon.
+                entries.list.iter().for_each(|entry| entry.node.asked.notify_one());
+            }
         }
     }
 

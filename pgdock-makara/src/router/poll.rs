@@ -49,6 +49,9 @@ pub(super) struct Polling {
     pub(super) neighbours: Option<Arc<Tell>>,
 }
 
+/// Between two questions while there is no primary: somebody may be about to become one.
+const HURRIED: Duration = Duration::from_millis(50);
+
 /// Asks a node for its role, until its task is aborted.
 pub(super) async fn poll(polling: Polling, node: Arc<Node>) {
     let fleet = &polling.fleet;
@@ -61,6 +64,9 @@ pub(super) async fn poll(polling: Polling, node: Arc<Node>) {
                 if !fleet.answered(&node, asked, answer) {
                     connection = None;
                 }
+                if fleet.view().primary().is_none() {
+                    pause = pause.min(HURRIED);
+                }
             }
             Err(error) => {
                 // What is still on its way would be taken for the answer to the next question.
@@ -70,8 +76,17 @@ pub(super) async fn poll(polling: Polling, node: Arc<Node>) {
                 pause = pause.min(polling.connect);
             }
         }
-        // Sooner when somebody met an error that a new role would explain.
-        let _ = timeout(pause, node.asked.notified()).await;
+        // Sooner when somebody met an error that a new role would explain, or when the server closes the connection.
+        let closed = async {
+            match &mut connection {
+                Some(connection) => connection.closed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = timeout(pause, node.asked.notified()) => {}
+            () = closed => {}
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use tokio_postgres::Column;
 use tokio_postgres::types::Type;
 
 use super::work::Text;
-use crate::{Classifier, Decision};
+use crate::Decision;
 
 /// A statement: a text, or a [`Statement`] that was prepared.
 pub trait Sql: sealed::Sealed + Sync {
@@ -19,8 +19,8 @@ pub trait Sql: sealed::Sealed + Sync {
     }
 
     #[doc(hidden)]
-    fn decision(&self, classifier: &Classifier) -> Decision {
-        classifier.classify(self.text())
+    fn decided(&self) -> Option<Decision> {
+        None
     }
 }
 
@@ -52,8 +52,8 @@ impl Sql for Statement {
         &self.0.types
     }
 
-    fn decision(&self, _: &Classifier) -> Decision {
-        self.0.decision
+    fn decided(&self) -> Option<Decision> {
+        Some(self.0.decision)
     }
 }
 
