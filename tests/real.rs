@@ -7,7 +7,7 @@ mod processes;
 mod way;
 mod writer;
 
-pub use bare::Bare;
+pub use bare::{Bare, folder};
 pub use cluster::{Options, RealCluster, available, healthy, program};
 pub use probe::{Probe, Probed, overlaps};
 pub use processes::until;

@@ -12,16 +12,24 @@
 //! Every object is immutable and has one format ([`frame`]): content in compressed frames, sealed where the archive is
 //! encrypted, and digests at its end, by which each flipped bit and each truncation is found. [`layout`] knows the names.
 
+pub mod base;
+pub mod catalog;
 pub mod cipher;
 pub mod digest;
 pub mod frame;
+pub mod index;
 pub mod label;
 pub mod layout;
+pub mod manifest;
 pub mod object;
+pub mod restore;
+pub mod verify;
 
+pub use catalog::Catalog;
 pub use cipher::Cipher;
 pub use digest::Digest;
 pub use frame::{Codec, Decoder, Encoded, Encoder};
 pub use label::Label;
 pub use layout::Name;
+pub use manifest::Manifest;
 pub use object::Stored;

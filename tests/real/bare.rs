@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pgdock_core::clock::SystemClock;
 use pgdock_core::postgres::instance::{Instance, InstanceConfig};
 use pgdock_core::postgres::os_user::OsUser;
+use pgdock_core::postgres::session::Session;
 use pgdock_core::postgres::version::Binaries;
 use pgdock_core::scaffold::Scaffold;
 use pgdock_core::secrets::Secrets;
@@ -50,6 +51,32 @@ impl Bare {
         let mut this = Self { settings, secrets, primary, standby, _dir: dir };
         this.follow_anew().await?;
         Ok(this)
+    }
+
+    /// The PostgreSQL that is primary.
+    #[must_use]
+    pub fn primary(&self) -> &Instance {
+        &self.primary
+    }
+
+    /// Its standby.
+    #[must_use]
+    pub fn standby(&self) -> &Instance {
+        &self.standby
+    }
+
+    /// How a client reaches the primary.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    pub fn route(&self) -> Result<Route> {
+        Route::to_primary(&self.settings, &self.secrets)
+    }
+
+    /// A session of the superuser's on one of the two, over its socket.
+    #[must_use]
+    pub fn session(instance: &Instance) -> Session {
+        Session::new(&instance.layout().run, instance.config().port)
     }
 
     /// Makes the standby a fresh copy of the primary that streams from it.
@@ -97,7 +124,10 @@ impl Drop for Bare {
 }
 
 /// A folder that PostgreSQL's user can reach, too.
-pub(crate) fn folder(prefix: &str) -> Result<tempfile::TempDir> {
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn folder(prefix: &str) -> Result<tempfile::TempDir> {
     use std::os::unix::fs::PermissionsExt;
     let io = |e: std::io::Error| Error::internal("cannot prepare a folder for the test").because(e);
     let dir = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").map_err(io)?;

@@ -1,11 +1,13 @@
 //! Whole objects between memory and a [`BackupSink`].
 
+use std::time::Duration;
+
 use tokio::io::AsyncReadExt;
 
 use super::digest::Digest;
 use super::frame::{Codec, Content, Decoder, Encoded, Encoder};
 use crate::backup_sink::{BackupSink, BackupSinkExt, Body, Key, Put};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// How [`store`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,54 @@ pub async fn stream(
             each(&content)?;
         }
     }
+}
+
+/// As [`store`], again after a pause where the store does not answer.
+///
+/// # Errors
+/// As [`store`].
+pub async fn store_patiently(sink: &dyn BackupSink, codec: &Codec, key: &Key, encoded: &Encoded) -> Result<Stored> {
+    patiently(|| store(sink, codec, key, encoded)).await
+}
+
+/// As [`fetch`], again after a pause where the store does not answer.
+///
+/// # Errors
+/// As [`fetch`].
+pub async fn fetch_patiently(sink: &dyn BackupSink, codec: &Codec, key: &Key, max: usize) -> Result<Option<Vec<u8>>> {
+    patiently(|| fetch(sink, codec, key, max)).await
+}
+
+/// The pauses between tries.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+];
+
+/// Tries again what may succeed later.
+pub(crate) async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>> + Send,
+{
+    for pause in PAUSES {
+        match attempt().await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::debug!(error = error.chain(), "the backup store is asked again");
+                tokio::time::sleep(error.retry_after().map_or(pause, |asked| asked.clamp(pause, PAUSES[4]))).await;
+            }
+            answer => return answer,
+        }
+    }
+    attempt().await
+}
+
+/// That there is something else in the place of an object.
+pub(crate) fn taken(key: &Key) -> Error {
+    Error::conflict(format!("another object of that name is in the archive, with other content. key={key}"))
+        .hint("does another cluster write into the same archive?")
 }
 
 /// The digest of the bytes that lie under a name, with their number, whatever they mean; `None` where there is nothing.

@@ -22,7 +22,8 @@ pub fn read_history(data: &Path, timeline: TimelineId) -> Result<History> {
         .ok_or_else(|| Error::internal(format!("cannot understand a timeline's history. path={}", path.display())))
 }
 
-fn parse_history(timeline: TimelineId, text: &str) -> Option<History> {
+/// Reads the text of a `.history` file; `None` where it is none.
+pub(crate) fn parse_history(timeline: TimelineId, text: &str) -> Option<History> {
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
     let forks = lines
         .map(|line| {
