@@ -314,6 +314,33 @@ faults() {
     fi
 }
 
+# The repmgr whose cluster is taken over in a test, for a PostgreSQL that is here. Debian's package starts no repmgrd.
+repmgr_programs() {
+    for pass in look install; do
+        installations | while read -r major dir; do
+            if [ -x "$dir/repmgr" ]; then
+                echo "$dir/repmgr"
+                break
+            fi
+            if [ "$pass" = install ] && can_install && apt-cache policy "postgresql-$major-repmgr" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+                apt_install "postgresql-$major-repmgr" >&2
+                [ ! -x "$dir/repmgr" ] || echo "$dir/repmgr"
+                break
+            fi
+        done
+    done | sed -n 1p
+}
+
+takeovers() {
+    program=$(repmgr_programs)
+    if [ -n "$program" ]; then
+        found repmgr "$program"
+    else
+        lacking repmgr "for the test of \`pgdock adopt\`"
+        how postgresql-15-repmgr repmgr_15 repmgr repmgr repmgr repmgr
+    fi
+}
+
 # The etcd that the witness of that kind is tried on. Debian's package starts one for itself: it is told not to.
 etcd_programs() {
     for need in etcd:etcd-server etcdctl:etcd-client; do
@@ -450,6 +477,7 @@ postgresql
 if [ "$tests" = yes ]; then
     faults
     etcd_programs
+    takeovers
     image_registry
     ssh_server
     docker_engine

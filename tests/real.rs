@@ -4,6 +4,7 @@ pub(crate) mod bare;
 mod cluster;
 mod probe;
 mod processes;
+mod repmgr;
 mod way;
 mod writer;
 
@@ -11,5 +12,6 @@ pub use bare::{Bare, folder};
 pub use cluster::{Options, RealCluster, available, healthy, program};
 pub use probe::{Probe, Probed, overlaps};
 pub use processes::until;
+pub use repmgr::{Repmgr, repmgr_available};
 pub use way::Way;
 pub use writer::{Ack, Notices, Route, Writer, missing};

@@ -61,6 +61,7 @@ pub(crate) struct Change {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Init(commands::init::InitArgs),
+    Adopt(commands::adopt::AdoptArgs),
     Demo(commands::demo::DemoArgs),
     Up(commands::up::UpArgs),
     Bootstrap(commands::bootstrap::BootstrapArgs),

@@ -1,5 +1,6 @@
 //! The commands: one file each, its arguments and what it does.
 
+pub(crate) mod adopt;
 pub(crate) mod agent;
 pub(crate) mod bootstrap;
 pub(crate) mod clone;
@@ -38,6 +39,7 @@ use crate::exit::Exit;
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Init(args) => init::run(context, args).await,
+        Command::Adopt(args) => adopt::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
         Command::Up(args) => up::run(context, args).await,
         Command::Bootstrap(args) => bootstrap::run(context, args).await,

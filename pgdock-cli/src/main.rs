@@ -14,6 +14,7 @@ mod local;
 mod output;
 mod reach;
 mod sql;
+mod takeover;
 mod wait;
 
 use std::io::{IsTerminal as _, Write as _};

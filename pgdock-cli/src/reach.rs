@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pgdock_core::clock::{Clock as _, SystemClock};
 use pgdock_core::cluster::plan::{Plan, Step};
-use pgdock_core::deploy::{Machine, Standing};
+use pgdock_core::deploy::{Machine, Standing, Verdict};
 use pgdock_core::executor::docker::LogOptions;
 use pgdock_core::executor::{Command, ExecutorExt as _, Opener};
 use pgdock_core::settings::ExecutorKind;
@@ -124,8 +124,26 @@ async fn has_bundle(machine: &Machine) -> Result<bool> {
     Ok(machine.executor().output(&test).await?.exit.success())
 }
 
+/// Sees to it that a node can run on its machine.
+pub(crate) async fn prepare(machine: &Machine, progress: &Progress) -> Result<()> {
+    let node = machine.node();
+    let program = std::env::current_exe().and_then(std::fs::read);
+    let program = program.map_err(|e| Error::invalid("the program cannot be read").because(e))?;
+    progress.say(format!("preparing {node}"));
+    let checks = machine.prepare(&program, &SystemClock, |step| progress.say(format!("{node}: {step}"))).await?;
+    let bad = checks.iter().filter_map(|check| match &check.verdict {
+        Verdict::Bad(remedy) => Some(format!("{}: {}: {remedy}", check.what, check.found)),
+        _ => None,
+    });
+    let bad: Vec<_> = bad.collect();
+    if bad.is_empty() {
+        return Ok(());
+    }
+    Err(Error::not_ready(format!("the node cannot run on its machine: {}. node={node}", bad.join("; "))))
+}
+
 /// Waits until agents answer. What one wrote last goes into the error.
-async fn answering(cluster: &Cluster, machines: &[Machine], nodes: &[NodeName]) -> Result<()> {
+pub(crate) async fn answering(cluster: &Cluster, machines: &[Machine], nodes: &[NodeName]) -> Result<()> {
     let deadline = SystemClock.now() + ANSWER;
     let answered = join_all(nodes.iter().map(async |node| {
         let agent = cluster.agent(node)?;

@@ -40,6 +40,13 @@ impl Route {
         Ok(Self { config, tls: tls(cluster)? })
     }
 
+    /// To one node, as the superuser, in the database `postgres`.
+    pub(crate) fn superuser(cluster: &Cluster, node: &NodeName) -> Result<Self> {
+        let mut route = Self::to_node(cluster, node)?;
+        route.config.user("postgres").dbname("postgres").password(cluster.secrets().superuser.expose_secret());
+        Ok(route)
+    }
+
     /// Connects.
     pub(crate) async fn connect(&self) -> Result<Client> {
         let budget = CONNECT_BUDGET * u32::try_from(self.config.get_hosts().len()).unwrap_or(1);

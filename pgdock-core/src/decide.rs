@@ -13,6 +13,7 @@ pub mod rules;
 pub mod sync_step;
 
 mod address_astray;
+mod adopt;
 mod bootstrap;
 mod campaign;
 mod candidate;
@@ -73,6 +74,7 @@ pub fn decide(view: &View) -> Decision {
     promise::give(view, &mut d);
     // What an operator asked for.
     bootstrap::check(view, &mut d);
+    adopt::check(view, &mut d);
     operator::check(view, &mut d);
     disk_low::check(view, &mut d);
     switchover::check(view, &mut d);

@@ -11,6 +11,7 @@
 //! The agent repeats **observe → view → decide → act**. `view` is plain data, `decide` is a pure
 //! function of it: the same code runs in the agent, in the simulator and in the model checker.
 
+pub mod adopt;
 pub mod agent;
 pub mod backup;
 pub mod backup_sink;

@@ -199,6 +199,11 @@ pub enum Task {
 pub enum Order {
     /// Make this the first primary of a new cluster.
     Bootstrap,
+    /// Make the data directory that is here, another program's until now, that of the first primary.
+    Adopt {
+        /// What it must be.
+        system_identifier: u64,
+    },
     /// Hand the lead over, to a given node or to the best one.
     Switchover {
         /// The heir, once chosen.

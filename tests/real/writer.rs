@@ -106,6 +106,15 @@ impl Route {
         Self { configs: vec![config], tls: self.tls.clone() }
     }
 
+    /// The same, also to servers that offer no TLS.
+    #[must_use]
+    pub fn with_or_without_tls(mut self) -> Self {
+        for config in &mut self.configs {
+            config.ssl_mode(tokio_postgres::config::SslMode::Prefer);
+        }
+        self
+    }
+
     /// How to connect to the first node, with the TLS that it takes.
     ///
     /// # Panics

@@ -4,6 +4,8 @@
 
 #[path = "real/address.rs"]
 mod address;
+#[path = "real/adopt.rs"]
+mod adopt;
 #[path = "real/base_backup.rs"]
 mod base_backup;
 #[path = "real/bucket.rs"]

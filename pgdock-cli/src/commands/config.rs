@@ -1,5 +1,6 @@
 //! `pgdock config …`: bundles of configuration, from the folder to the nodes.
 
+mod bring;
 mod build;
 mod check;
 mod diff;
@@ -16,6 +17,8 @@ mod update;
 
 use clap::{Args, Subcommand};
 use pgdock_core::Result;
+
+pub(crate) use bring::bring;
 
 use crate::context::Context;
 use crate::exit::Exit;

@@ -95,7 +95,7 @@ impl FromStr for NodeAt {
     }
 }
 
-fn durability(text: &str) -> Result<Durability, String> {
+pub(super) fn durability(text: &str) -> Result<Durability, String> {
     match text {
         "sync" => Ok(Durability::Sync),
         "quorum" => Ok(Durability::Quorum),
@@ -104,7 +104,7 @@ fn durability(text: &str) -> Result<Durability, String> {
     }
 }
 
-fn executor(text: &str) -> Result<ExecutorKind, String> {
+pub(super) fn executor(text: &str) -> Result<ExecutorKind, String> {
     let known = [ExecutorKind::Local, ExecutorKind::Ssh, ExecutorKind::Docker];
     known.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| "expected local, ssh or docker".to_owned())
 }

@@ -118,6 +118,15 @@ impl Cluster {
         self.order(node, OrderRequest::Bootstrap, SLOW).await
     }
 
+    /// Founds the cluster on a data directory that another program looked after, and that was shut down in order as a
+    /// primary. It goes on on its timeline. The other nodes' data directories follow it.
+    ///
+    /// # Errors
+    /// `NeedsOperator` when there is a cluster already, or the data directory is not such a one.
+    pub async fn adopt(&self, node: &NodeName, system_identifier: u64) -> Result<()> {
+        self.order(node, OrderRequest::Adopt { system_identifier }, SLOW).await
+    }
+
     /// Stops automatic decisions in the whole cluster.
     ///
     /// # Errors

@@ -49,6 +49,33 @@ pub enum Step {
         /// Where.
         node: NodeName,
     },
+    /// Write `cluster.toml` and secrets.
+    WriteFolder {
+        /// Where.
+        dir: String,
+    },
+    /// Make pgdock's roles on a primary that another program looks after.
+    MakeRoles {
+        /// Where.
+        node: NodeName,
+    },
+    /// Stop PostgreSQL in order, and move its data directory into the node's home.
+    TakeData {
+        /// Where.
+        node: NodeName,
+        /// From where.
+        from: String,
+    },
+    /// Make the document, and start that data directory as the first primary, on its timeline.
+    Adopt {
+        /// Where.
+        node: NodeName,
+    },
+    /// Drop the slots that another program made.
+    DropSlots {
+        /// Their names.
+        slots: Vec<String>,
+    },
     /// Wait until these follow the leader.
     AwaitStreaming {
         /// Who.
@@ -141,6 +168,15 @@ impl std::fmt::Display for Step {
             Self::Bootstrap { node } => {
                 write!(f, "found the cluster on {node}: first data directory, witness document")
             }
+            Self::WriteFolder { dir } => write!(f, "write cluster.toml and secrets into {dir}"),
+            Self::MakeRoles { node } => write!(f, "make pgdock's roles on {node}"),
+            Self::TakeData { node, from } => {
+                write!(f, "stop PostgreSQL on {node} in order, and move {from} into the node's home")
+            }
+            Self::Adopt { node } => {
+                write!(f, "make the witness document, and start {node} again as primary, on its timeline")
+            }
+            Self::DropSlots { slots } => write!(f, "drop the slots {}", slots.join(", ")),
             Self::AwaitStreaming { nodes } => {
                 let names: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
                 write!(f, "wait until there is a primary, and all others of {} stream", names.join(", "))

@@ -13,6 +13,24 @@ pub(super) fn check(view: &View, d: &mut Decision) {
     if view.order != Some(Order::Bootstrap) {
         return;
     }
+    if !may_found(view, d) {
+        return;
+    }
+    match &view.local.postgres {
+        Postgres::Empty if view.busy.is_none() => d.want(Action::Bootstrap),
+        Postgres::Stopped(stopped) if view.durable.bootstrapping => create(view, d, stopped),
+        // While it is being made it is seen already, and the mark that it was made for this is not.
+        Postgres::Stopped(_) | Postgres::Standby(_) | Postgres::Primary(_) if view.busy.is_none() => {
+            d.verdict = Some(Verdict::Refused(
+                "there is no witness document, but there is a data directory: a new cluster needs an empty one".into(),
+            ));
+        }
+        _ => {}
+    }
+}
+
+/// Whether there is no cluster yet, and the store is one to found it on. Where there is one, the order ends.
+pub(super) fn may_found(view: &View, d: &mut Decision) -> bool {
     if let Some(record) = view.witness.record() {
         match &record.leader {
             Some(leader) if *leader == view.me => {
@@ -28,39 +46,24 @@ pub(super) fn check(view: &View, d: &mut Decision) {
                 d.verdict = Some(Verdict::Refused(format!("the cluster exists already. leader={leader}")));
             }
         }
-        return;
+        return false;
     }
     if !view.witness.absent {
-        return;
+        return false;
     }
     // A cluster is founded on a proven store alone.
     match &view.trust {
-        Trust::Broken(how) => {
-            d.verdict = Some(Verdict::Refused(how.clone()));
-            return;
-        }
-        Trust::Unknown { why, before: false } => {
-            d.verdict = Some(Verdict::Failed(why.clone()));
-            return;
-        }
+        Trust::Broken(how) => d.verdict = Some(Verdict::Refused(how.clone())),
+        Trust::Unknown { why, before: false } => d.verdict = Some(Verdict::Failed(why.clone())),
         // The proof is under way.
-        Trust::Untried => return,
-        _ => {}
+        Trust::Untried => {}
+        _ => return true,
     }
-    match &view.local.postgres {
-        Postgres::Empty if view.busy.is_none() => d.want(Action::Bootstrap),
-        Postgres::Stopped(stopped) if view.durable.bootstrapping => create(view, d, stopped),
-        // While it is being made it is seen already, and the mark that it was made for this is not.
-        Postgres::Stopped(_) | Postgres::Standby(_) | Postgres::Primary(_) if view.busy.is_none() => {
-            d.verdict = Some(Verdict::Refused(
-                "there is no witness document, but there is a data directory: a new cluster needs an empty one".into(),
-            ));
-        }
-        _ => {}
-    }
+    false
 }
 
-fn create(view: &View, d: &mut Decision, stopped: &Stopped) {
+/// Makes the document, with this node as the leader of the first term, on the timeline that its data directory has.
+pub(super) fn create(view: &View, d: &mut Decision, stopped: &Stopped) {
     let Some(system_identifier) = view.local.system_identifier else { return };
     // Until a read says what became of it, an earlier try may have made the document.
     if view.witness.unsettled() || !swap::ready(view, d) {

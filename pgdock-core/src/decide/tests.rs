@@ -3,6 +3,7 @@
 mod support;
 
 mod address_astray;
+mod adopt;
 mod bootstrap;
 mod campaign;
 mod candidate;

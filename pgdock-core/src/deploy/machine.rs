@@ -25,6 +25,7 @@ pub struct Machine {
     settings: Arc<Settings>,
     executor: Arc<dyn Executor>,
     kind: Kind,
+    beside: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -66,7 +67,19 @@ impl Machine {
         };
         let executor = opener.executor(settings, node)?;
         let home = settings.node(node)?.home.clone();
-        Ok(Self { node: node.clone(), home, settings: Arc::clone(settings), executor, kind })
+        Ok(Self { node: node.clone(), home, settings: Arc::clone(settings), executor, kind, beside: None })
+    }
+
+    /// The same, where another program still listens on this port: the node takes its place later.
+    #[must_use]
+    pub fn beside(mut self, port: u16) -> Self {
+        self.beside = Some(port);
+        self
+    }
+
+    /// The port that may be in use before the node runs.
+    pub(super) fn may_be_taken(&self, port: &str) -> bool {
+        self.beside.is_some_and(|beside| port.parse() == Ok(beside))
     }
 
     /// The node.

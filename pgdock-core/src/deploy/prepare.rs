@@ -258,7 +258,7 @@ impl Machine {
             None,
         );
         let active = said.one("active") == Some("active");
-        for port in said.all("listening").filter(|_| !active) {
+        for port in said.all("listening").filter(|port| !active && !self.may_be_taken(port)) {
             let remedy = "stop what listens there, or set postgres_port and agent_port of the node";
             add(Check::new("port", format!("{port} is taken"), Verdict::Bad(remedy.to_owned())), None);
         }

@@ -46,7 +46,7 @@ mod oldest_wal;
 mod prepare;
 mod promote;
 mod rewind;
-mod roles;
+pub(crate) mod roles;
 mod run;
 mod scripts;
 mod slots;

@@ -105,7 +105,7 @@ pub(crate) async fn run(context: &Context, args: BuildArgs) -> Result<Exit> {
 }
 
 /// The tag of an image that nobody named: its own where it is the newest already, the next number otherwise.
-async fn next(store: &Store, node: &NodeName, image: &Image) -> Result<String> {
+pub(super) async fn next(store: &Store, node: &NodeName, image: &Image) -> Result<String> {
     let tags = store.tags()?;
     if let Some(newest) = tags.iter().rev().find(|tag| tag.starts_with(&format!("{node}v")))
         && store.get(newest).await.is_ok_and(|kept| kept.digest() == image.digest())

@@ -37,11 +37,11 @@ async fn find(_: &Settings, store: &Store, tag: &str) -> Result<Image> {
 }
 
 /// A node, and what it is to get.
-struct Target {
-    node: NodeName,
-    reach: Reach,
-    image: Image,
-    tag: String,
+pub(super) struct Target {
+    pub(super) node: NodeName,
+    pub(super) reach: Reach,
+    pub(super) image: Image,
+    pub(super) tag: String,
 }
 
 pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Result<Exit> {
@@ -84,7 +84,7 @@ pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Result<Exit> {
     Ok(exit)
 }
 
-async fn update(settings: &Settings, target: &Target) -> (NodeName, Result<Installed>) {
+pub(super) async fn update(settings: &Settings, target: &Target) -> (NodeName, Result<Installed>) {
     let (reach, node) = (&target.reach, &target.node);
     let result = async {
         reach.secrets(settings, node).await?;

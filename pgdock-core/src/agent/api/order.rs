@@ -19,6 +19,11 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 pub enum OrderRequest {
     /// Make this node the first primary of a new cluster.
     Bootstrap,
+    /// Make this node, whose data directory another program looked after, the first primary.
+    Adopt {
+        /// PostgreSQL's system identifier, which the data directory must have.
+        system_identifier: u64,
+    },
     /// Hand the lead over.
     Switchover {
         /// To whom; to the best node where nobody is named.
@@ -59,8 +64,9 @@ pub enum OrderRequest {
 
 impl OrderRequest {
     /// The names of all orders.
-    pub(super) const NAMES: [&'static str; 11] = [
+    pub(super) const NAMES: [&'static str; 12] = [
         "bootstrap",
+        "adopt",
         "switchover",
         "failover",
         "pause",
@@ -78,6 +84,7 @@ impl OrderRequest {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Bootstrap => "bootstrap",
+            Self::Adopt { .. } => "adopt",
             Self::Switchover { .. } => "switchover",
             Self::Failover { .. } => "failover",
             Self::Pause => "pause",
@@ -104,6 +111,13 @@ impl OrderRequest {
         let mut fields = Fields::read(body)?;
         let order = match name {
             "bootstrap" => Self::Bootstrap,
+            // As a text: it has more digits than the numbers of some JSON.
+            "adopt" => Self::Adopt {
+                system_identifier: fields
+                    .take::<String>("system_identifier", "a number in quotes")?
+                    .and_then(|text| text.parse().ok())
+                    .ok_or_else(|| Error::invalid("field `system_identifier`: expected a number in quotes"))?,
+            },
             "switchover" => Self::Switchover { to: fields.take("to", "the name of a node")? },
             "failover" => {
                 Self::Failover { allow_data_loss: fields.take("allow_data_loss", "true or false")?.unwrap_or(false) }
@@ -140,6 +154,7 @@ impl OrderRequest {
     pub(in crate::agent) fn body(&self, wait: Duration) -> Value {
         let mut body = match self {
             Self::Switchover { to: Some(to) } => json!({ "to": to }),
+            Self::Adopt { system_identifier } => json!({ "system_identifier": system_identifier.to_string() }),
             Self::Failover { allow_data_loss } => json!({ "allow_data_loss": allow_data_loss }),
             Self::UseBundle { digest, tag, rollback } => json!({ "digest": digest, "tag": tag, "rollback": rollback }),
             Self::Stop { hand_over } => json!({ "hand_over": hand_over }),
@@ -226,6 +241,7 @@ mod tests {
         let wait = Duration::from_millis(1500);
         let all = [
             OrderRequest::Bootstrap,
+            OrderRequest::Adopt { system_identifier: u64::MAX },
             OrderRequest::Switchover { to: None },
             OrderRequest::Switchover { to: Some(NodeName::new("n2").unwrap()) },
             OrderRequest::Failover { allow_data_loss: true },
@@ -244,7 +260,7 @@ mod tests {
         }
         for name in OrderRequest::NAMES {
             assert!(all.iter().any(|order| order.name() == name));
-            if name != "use-bundle" {
+            if !["adopt", "use-bundle"].contains(&name) {
                 assert_eq!(OrderRequest::parse(name, b"").unwrap().0.name(), name);
             }
         }
@@ -257,6 +273,7 @@ mod tests {
             ("failover", r#"{"allow_data_loss": "yes"}"#, "`allow_data_loss`"),
             ("failover", r#"{"allow_dataloss": true}"#, "`allow_dataloss`"),
             ("use-bundle", "", "`digest`"),
+            ("adopt", "", "`system_identifier`"),
             ("use-bundle", r#"{"digest": "sha256:../x"}"#, "`digest`"),
             ("pause", r#"{"timeout_seconds": -1}"#, "`timeout_seconds`"),
             ("pause", "[1]", "JSON object"),

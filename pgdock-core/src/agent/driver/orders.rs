@@ -91,6 +91,7 @@ impl Driver {
 fn into_order(request: OrderRequest, deadline: Moment) -> Order {
     match request {
         OrderRequest::Bootstrap => Order::Bootstrap,
+        OrderRequest::Adopt { system_identifier } => Order::Adopt { system_identifier },
         OrderRequest::Switchover { to } => Order::Switchover { to, deadline },
         OrderRequest::Failover { allow_data_loss } => Order::Failover { allow_data_loss, deadline },
         OrderRequest::Pause => Order::Pause(true),

@@ -48,7 +48,8 @@ impl Driver {
         let now = self.parts.clock.now();
         let due = *self.prover.due.get_or_insert(now + FIRST_AFTER);
         // Whoever founds a cluster waits for it.
-        let awaited = self.view.order == Some(Order::Bootstrap) && self.view.trust == Trust::Untried;
+        let awaited = matches!(self.view.order, Some(Order::Bootstrap | Order::Adopt { .. }))
+            && self.view.trust == Trust::Untried;
         if self.prover.running || !(awaited || now >= due) {
             return;
         }

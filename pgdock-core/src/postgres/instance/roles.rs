@@ -36,16 +36,10 @@ impl Instance {
         let secrets = &config.secrets;
         let mut sql = String::new();
         role(&mut sql, SUPERUSER, "SUPERUSER", &secrets.superuser);
-        role(&mut sql, REPLICATION_ROLE, "REPLICATION", &secrets.replication);
-        role(&mut sql, REWIND_ROLE, "NOREPLICATION", &secrets.rewind);
-        role(&mut sql, MONITOR_ROLE, "NOREPLICATION", &secrets.monitor);
+        own(&mut sql, &secrets.replication, &secrets.rewind, &secrets.monitor);
         if config.owner != SUPERUSER {
             role(&mut sql, &config.owner, "NOREPLICATION", &secrets.app);
         }
-        for function in REWIND_FUNCTIONS {
-            let _ = writeln!(sql, "GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {REWIND_ROLE};");
-        }
-        let _ = writeln!(sql, "GRANT pg_monitor TO {MONITOR_ROLE};");
         upkeep.batch(&sql, LIMIT).await?;
         let rows = upkeep
             .query("SELECT FROM pg_database WHERE datname = $1", &[(&config.database, Type::TEXT)], LIMIT)
@@ -62,8 +56,19 @@ impl Instance {
     }
 }
 
+/// Makes pgdock's own roles, with their rights.
+pub(crate) fn own(sql: &mut String, replication: &SecretString, rewind: &SecretString, monitor: &SecretString) {
+    role(sql, REPLICATION_ROLE, "REPLICATION", replication);
+    role(sql, REWIND_ROLE, "NOREPLICATION", rewind);
+    role(sql, MONITOR_ROLE, "NOREPLICATION", monitor);
+    for function in REWIND_FUNCTIONS {
+        let _ = writeln!(sql, "GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {REWIND_ROLE};");
+    }
+    let _ = writeln!(sql, "GRANT pg_monitor TO {MONITOR_ROLE};");
+}
+
 /// Makes a role where it is missing, then sets its password and attributes.
-fn role(sql: &mut String, name: &str, attributes: &str, password: &SecretString) {
+pub(crate) fn role(sql: &mut String, name: &str, attributes: &str, password: &SecretString) {
     let verifier = scram_sha_256(password.expose_secret().as_bytes());
     let (literal, name) = (escape_literal(name), escape_identifier(name));
     let create = escape_literal(&format!("CREATE ROLE {name}"));
