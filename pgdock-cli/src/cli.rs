@@ -76,6 +76,7 @@ pub(crate) enum Command {
     Reload(commands::reload::ReloadArgs),
     Clone(commands::clone::CloneArgs),
     Rejoin(commands::rejoin::RejoinArgs),
+    Remove(commands::remove::RemoveArgs),
     Config(commands::config::ConfigArgs),
     Diverged(commands::diverged::DivergedArgs),
     SmokeTest(commands::smoke_test::SmokeTestArgs),

@@ -21,6 +21,7 @@ pub(crate) mod node;
 pub(crate) mod pause;
 pub(crate) mod rejoin;
 pub(crate) mod reload;
+pub(crate) mod remove;
 pub(crate) mod restart;
 pub(crate) mod resume;
 pub(crate) mod smoke_test;
@@ -54,6 +55,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Reload(args) => reload::run(context, args).await,
         Command::Clone(args) => clone::run(context, args).await,
         Command::Rejoin(args) => rejoin::run(context, args).await,
+        Command::Remove(args) => remove::run(context, args).await,
         Command::Config(args) => config::run(context, args).await,
         Command::Diverged(args) => diverged::run(context, args).await,
         Command::SmokeTest(args) => smoke_test::run(context, args).await,

@@ -7,5 +7,7 @@ mod take_down;
 
 pub(crate) use bring_up::{bring_up, first_node, settled};
 pub(crate) use launch::launch;
-pub(crate) use process::{agent_pid, agent_pids, helpers, is_up, kill_node, postmaster_pid};
-pub(crate) use take_down::{hand_over, take_down, take_down_by_force};
+pub(crate) use process::{
+    agent_pid, agent_pids, agents_of, await_inherited, helpers, is_up, kill_node, postmaster_at, postmaster_pid,
+};
+pub(crate) use take_down::{hand_over, stop_at, take_down, take_down_by_force};

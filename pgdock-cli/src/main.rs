@@ -11,6 +11,7 @@ mod demo;
 mod exit;
 mod init;
 mod local;
+mod membership;
 mod output;
 mod reach;
 mod sql;

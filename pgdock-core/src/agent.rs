@@ -18,5 +18,6 @@ mod state;
 pub mod tls;
 
 pub use configuration::Applied;
+pub use driver::Ended;
 pub use policy::policy;
 pub use start::{Agent, AgentBuilder, host_port};

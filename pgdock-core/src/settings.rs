@@ -4,6 +4,7 @@ mod bytes;
 mod check;
 mod docker;
 mod duration;
+mod edit;
 pub mod env_file;
 mod failover_ip;
 mod fault;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use docker::{ContainerSettings, DockerSettings, EngineUrl, default_image};
+pub use edit::{Edit, NewNode};
 pub use failover_ip::{FailoverIpSettings, KeeperSettings, NodeFailoverIp};
 pub use fault::{Fault, Faults};
 pub(crate) use nodes::is_host;

@@ -81,7 +81,7 @@ impl Repmgr {
         this.repmgr(1, &["primary", "register"])?;
         for n in 2..=count {
             let host = this.address(1);
-            this.repmgr(n, &["-h", &host, "-p", "54320", "-U", "repmgr", "-d", "repmgr", "standby", "clone"])?;
+            this.repmgr(n, &["-h", &host, "-p", "54320", "-U", "repmgr", "-d", "repmgr", "standby", "clone", "-c"])?;
             this.configure(n, "")?;
             this.start(n)?;
             this.repmgr(n, &["standby", "register", "--wait-sync=60"])?;

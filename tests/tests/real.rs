@@ -22,6 +22,8 @@ mod common;
 mod data_dir;
 #[path = "real/identity.rs"]
 mod identity;
+#[path = "real/membership.rs"]
+mod membership;
 #[path = "real/outage.rs"]
 mod outage;
 #[path = "real/registry.rs"]

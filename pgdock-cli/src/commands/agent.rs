@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use pgdock_core::agent::{Agent, home};
+use pgdock_core::agent::{Agent, Ended, home};
 use pgdock_core::{Error, NodeName, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -44,8 +44,13 @@ pub(crate) async fn run(context: &Context, args: AgentArgs) -> Result<Exit> {
     }
     if args.detached {
         // A session of its own: the terminal that it was started from may close.
-        rustix::process::setsid().map_err(|e| Error::internal("cannot leave the terminal").because(e))?;
+        // One that begins anew has left it before.
+        match rustix::process::setsid() {
+            Ok(_) | Err(rustix::io::Errno::PERM) => {}
+            Err(e) => return Err(Error::internal("cannot leave the terminal").because(e)),
+        }
     }
+    local::await_inherited();
     let stop = CancellationToken::new();
     let signals = listen(stop.clone())?;
     let (settings, node) = match (&args.home, args.node) {
@@ -57,11 +62,27 @@ pub(crate) async fn run(context: &Context, args: AgentArgs) -> Result<Exit> {
         // The command line asks for one of the two.
         (None, None) => return Err(Error::invalid("no node was named").hint("`--node NODE`, or `--home DIR`")),
     };
-    let agent = Agent::builder(settings).node(node.as_str()).search_path(std::env::var_os("PATH")).build()?;
-    let ended = agent.run(stop).await;
+    let agent = Agent::builder(settings)
+        .node(node.as_str())
+        .search_path(std::env::var_os("PATH"))
+        .can_begin_anew(true)
+        .build()?;
+    let ended = agent.live(stop).await;
     signals.abort();
-    ended?;
-    Ok(Exit::Done)
+    match ended? {
+        Ended::BeginsAnew => Err(begin_anew()),
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// Becomes this program anew, in the same process: whoever watches over it, a service or a container's first process, sees no end.
+/// Comes back only where that fails.
+fn begin_anew() -> Error {
+    use std::os::unix::process::CommandExt as _;
+    // One that was replaced by an upgrade is marked as deleted: then what runs begins anew.
+    let program = std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into());
+    let failed = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+    Error::internal("the agent cannot begin anew").because(failed)
 }
 
 /// The signals that end an agent in order. Closing its terminal is one.

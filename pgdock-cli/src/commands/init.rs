@@ -85,7 +85,7 @@ pub(crate) struct InitArgs {
 
 /// A node's name and address.
 #[derive(Clone, Debug)]
-struct NodeAt(NodeName, String);
+pub(crate) struct NodeAt(pub(crate) NodeName, pub(crate) String);
 
 impl FromStr for NodeAt {
     type Err = String;

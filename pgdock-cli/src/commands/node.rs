@@ -1,5 +1,6 @@
 //! `pgdock node`
 
+mod add;
 mod exec;
 mod logs;
 mod prepare;
@@ -12,7 +13,7 @@ use pgdock_core::Result;
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// Look after the machine or container of a node: prepare it, run programs there, read what its agent wrote
+/// Add a node; look after the machine or container of one: prepare it, run programs there, read what its agent wrote
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
     #[command(subcommand)]
@@ -21,6 +22,7 @@ pub(crate) struct NodeArgs {
 
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
+    Add(add::AddArgs),
     Prepare(prepare::PrepareArgs),
     Exec(exec::ExecArgs),
     Logs(logs::LogsArgs),
@@ -30,6 +32,7 @@ enum NodeCommand {
 
 pub(crate) async fn run(context: &Context, args: NodeArgs) -> Result<Exit> {
     match args.command {
+        NodeCommand::Add(args) => add::run(context, args).await,
         NodeCommand::Prepare(args) => prepare::run(context, args).await,
         NodeCommand::Exec(args) => exec::run(context, args).await,
         NodeCommand::Logs(args) => logs::run(context, args).await,

@@ -10,7 +10,12 @@ use rustix::process::{Pid, Signal};
 ///
 /// They are found by what they hold rather than by a file with a number in it, which a crash leaves behind.
 pub(crate) fn agent_pids(node: &NodeSettings) -> Vec<Pid> {
-    let lock = node.home.join("agent.lock");
+    agents_of(&node.home)
+}
+
+/// The same of a node's folder, also of one that is no member any more.
+pub(crate) fn agents_of(home: &Path) -> Vec<Pid> {
+    let lock = home.join("agent.lock");
     let Ok(lock) = lock.canonicalize() else { return Vec::new() };
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     processes
@@ -39,7 +44,12 @@ pub(crate) fn is_up(node: &NodeSettings) -> bool {
 
 /// The postmaster, as PostgreSQL's own lock file names it.
 pub(crate) fn postmaster_pid(node: &NodeSettings) -> Option<Pid> {
-    let text = std::fs::read_to_string(node.home.join("data").join("postmaster.pid")).ok()?;
+    postmaster_at(&node.home)
+}
+
+/// The same of a node's folder.
+pub(crate) fn postmaster_at(home: &Path) -> Option<Pid> {
+    let text = std::fs::read_to_string(home.join("data").join("postmaster.pid")).ok()?;
     Pid::from_raw(text.lines().next()?.trim().parse().ok()?)
 }
 
@@ -69,4 +79,20 @@ fn works_for(pid: Pid, dir: &str, what: &str) -> bool {
     let args: Vec<_> = line.split('\0').skip(1).collect();
     let inside = |arg: &str| arg.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     args.contains(&what) && args.iter().any(|arg| inside(arg))
+}
+
+/// Awaits the processes that an earlier life of this process left to it: it became another program, and they stayed its children.
+/// Nobody else asks how they ended.
+pub(crate) fn await_inherited() {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    let me = rustix::process::getpid().as_raw_nonzero().to_string();
+    for entry in processes.flatten() {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // The name, in parentheses, may hold anything; then come the state and the parent.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if let (true, Some(pid)) = (parent == Some(me.as_str()), pid) {
+            std::thread::spawn(move || rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
+        }
+    }
 }

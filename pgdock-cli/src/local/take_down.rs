@@ -1,5 +1,6 @@
 //! Takes nodes down: standbys first, the leader last.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,7 +11,7 @@ use pgdock_core::settings::NodeSettings;
 use pgdock_core::{Cluster, Error, NodeName, Result, Settings};
 use rustix::process::Signal;
 
-use super::{agent_pid, is_up, kill_node, postmaster_pid};
+use super::{agent_pid, agents_of, is_up, kill_node, postmaster_at, postmaster_pid};
 use crate::output::progress::Progress;
 
 const POLL: Duration = Duration::from_millis(50);
@@ -95,6 +96,29 @@ fn fast_stop(node: &NodeSettings) -> Result<()> {
             .map_err(|e| Error::unavailable("PostgreSQL cannot be told to stop").because(e)),
         None => Ok(()),
     }
+}
+
+/// Stops what runs of a node's folder in order, and waits until nothing does.
+pub(crate) async fn stop_at(home: &Path, stop_budget: Duration) -> Result<()> {
+    let data = home.join("data");
+    let runs = || !agents_of(home).is_empty() || deadman::any_alive(&data);
+    for pid in agents_of(home) {
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+    }
+    let deadline = SystemClock.now() + stop_budget + GRACE;
+    while runs() {
+        if SystemClock.now() >= deadline {
+            return Err(Error::unavailable(format!("the node still runs. home={}", home.display())));
+        }
+        if agents_of(home).is_empty()
+            && let Some(pid) = postmaster_at(home)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::INT);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// Waits until nothing of a node runs, doing something at each look.

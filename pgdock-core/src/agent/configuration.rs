@@ -139,6 +139,18 @@ impl Configuration {
         Ok(settings)
     }
 
+    /// The settings that an agent which begins now would have.
+    pub(crate) fn next(&self) -> Result<Settings> {
+        let current = self.bundles.current_dir();
+        let settings = if current.join("bundle.json").is_file() {
+            self.read(&current)?
+        } else {
+            Settings::from_path(&self.settings.dir)?
+        };
+        settings.node(&self.node)?;
+        Ok(settings)
+    }
+
     /// Uses the bundle that is wanted, if one is: PostgreSQL judges it, then it counts, then it is taken over. Where
     /// PostgreSQL does not run, it counts from its next start on.
     pub(crate) async fn take(&self, instance: &Instance) -> Result<Option<Applied>> {

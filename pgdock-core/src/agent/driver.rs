@@ -75,6 +75,19 @@ pub(crate) struct Parts {
     pub(crate) published: watch::Sender<Published>,
     pub(crate) orders: mpsc::Receiver<PendingOrder>,
     pub(crate) peers: mpsc::Receiver<PeerEvent>,
+    /// Whoever runs this agent starts it anew where it asks for that.
+    pub(crate) can_begin_anew: bool,
+}
+
+/// How the life of an agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It stopped, and PostgreSQL too.
+    Stopped,
+    /// It is to begin anew at once, in a new process. PostgreSQL goes on, and so does the deadman, which kills it if no agent
+    /// comes in time.
+    BeginsAnew,
 }
 
 /// The loop's state.
@@ -118,6 +131,8 @@ pub(crate) struct Driver {
     deadman_fired: Option<Moment>,
     inherited_deadline: bool,
     prover: Prover,
+    /// An operator ordered so.
+    begins_anew: bool,
 }
 
 impl Driver {
@@ -154,11 +169,12 @@ impl Driver {
             deadman_fired: None,
             inherited_deadline: false,
             prover: Prover::default(),
+            begins_anew: false,
         }
     }
 
     /// Runs until told to stop. `hand_over` tells whether a leader then looks for an heir first.
-    pub(crate) async fn run(mut self, stop: CancellationToken, hand_over: bool) -> Result<()> {
+    pub(crate) async fn run(mut self, stop: CancellationToken, hand_over: bool) -> Result<Ended> {
         self.parts.events.record(EventKind::Started, None, format!("the agent of {} started", self.view.me), json!({}));
         self.view.now = self.parts.clock.now();
         self.view.durable = self.parts.hands.state.get();
@@ -191,6 +207,9 @@ impl Driver {
             while let Ok(event) = self.parts.peers.try_recv() {
                 self.hear(event);
             }
+            if self.begins_anew {
+                return self.let_go().await;
+            }
             self.look_after_deadman().await;
             self.prove();
             self.step();
@@ -200,7 +219,7 @@ impl Driver {
                 break;
             }
         }
-        self.leave().await
+        self.leave().await.map(|()| Ended::Stopped)
     }
 
     fn take(&mut self, input: Input) {
@@ -392,6 +411,14 @@ impl Driver {
                 self.deadman_problem = Some(text);
             }
         }
+    }
+
+    /// Leaves everything as it is to the next life: what runs goes on, and a deadline that is armed stays so.
+    async fn let_go(self) -> Result<Ended> {
+        let text = format!("the agent of {} begins anew; PostgreSQL goes on", self.view.me);
+        self.parts.events.record(EventKind::Stopped, None, text, json!({}));
+        self.parts.events.flush(Duration::from_secs(2)).await;
+        Ok(Ended::BeginsAnew)
     }
 
     /// Stops PostgreSQL and says goodbye.

@@ -13,6 +13,7 @@ pub(crate) fn publish(view: &View, d: &Decision) -> Published {
         record: view.witness.record().cloned(),
         right_until: if view.has_right() { view.right.map(|r| r.until) } else { None },
         peers: view.reports().cloned().collect(),
+        members: view.policy.members.keys().cloned().collect(),
         address: view.policy.members.get(&view.me).map(|m| m.address.clone()).unwrap_or_default(),
     }
 }

@@ -13,7 +13,7 @@ use crate::agent::api::{self, ApiState, ServeConfig};
 use crate::agent::client::AgentClient;
 use crate::agent::configuration::Configuration;
 use crate::agent::deadman::{Deadman, DeadmanConfig};
-use crate::agent::driver::{Driver, Parts, Proof};
+use crate::agent::driver::{Driver, Ended, Parts, Proof};
 use crate::agent::hands::Hands;
 use crate::agent::peers::{self, PeersConfig};
 use crate::agent::policy::policy;
@@ -58,6 +58,7 @@ pub struct Agent {
     own_ip: bool,
     deadman_program: Option<PathBuf>,
     search_path: Option<std::ffi::OsString>,
+    can_begin_anew: bool,
 }
 
 /// Puts an [`Agent`] together.
@@ -71,6 +72,7 @@ pub struct AgentBuilder {
     failover_ip: Option<Arc<dyn FailoverIp>>,
     deadman_program: Option<PathBuf>,
     search_path: Option<std::ffi::OsString>,
+    can_begin_anew: bool,
 }
 
 impl AgentBuilder {
@@ -111,6 +113,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Says that the caller of [`live`](Agent::live) starts a new process with the settings as they are then, where it
+    /// answers [`Ended::BeginsAnew`]. Without this an order to begin anew is refused.
+    pub fn can_begin_anew(mut self, can: bool) -> Self {
+        self.can_begin_anew = can;
+        self
+    }
+
     /// Checks that all is there.
     ///
     /// # Errors
@@ -146,6 +155,7 @@ impl AgentBuilder {
             own_ip,
             deadman_program: self.deadman_program,
             search_path: self.search_path,
+            can_begin_anew: self.can_begin_anew,
         })
     }
 
@@ -191,6 +201,7 @@ impl Agent {
             failover_ip: None,
             deadman_program: None,
             search_path: None,
+            can_begin_anew: false,
         }
     }
 
@@ -207,6 +218,14 @@ impl Agent {
     /// `Invalid` or `NeedsOperator` when it cannot begin: PostgreSQL is missing, its user cannot be used,
     /// the address is taken, another agent runs for this node.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
+        self.live(stop).await.map(drop)
+    }
+
+    /// As [`run`](Self::run), and tells how it ended.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn live(self, stop: CancellationToken) -> Result<Ended> {
         let settings = Arc::clone(&self.settings);
         let node = settings.node(&self.node)?.clone();
         let instance = Arc::new(self.instance()?);
@@ -304,6 +323,7 @@ impl Agent {
             published,
             orders,
             peers,
+            can_begin_anew: self.can_begin_anew,
         };
         let ended = Driver::new(view, parts).run(stop, true).await;
         end.cancel();

@@ -179,6 +179,15 @@ impl Cluster {
         self.order(node, OrderRequest::Rejoin, wait).await
     }
 
+    /// Has a node's agent begin anew with the settings as they are now, while its PostgreSQL goes on. Returns once it has been
+    /// told, before it has begun.
+    ///
+    /// # Errors
+    /// `NeedsOperator` when the agent is in the midst of something, or could not begin with the settings as they are.
+    pub async fn begin_anew(&self, node: &NodeName) -> Result<()> {
+        self.order(node, OrderRequest::BeginAnew, QUICK).await
+    }
+
     /// Tells a node's agent to stop PostgreSQL in order, and to end. Returns once it has been told, before
     /// it has ended. With `hand_over` a leader looks for an heir first.
     ///

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ClusterStatus;
 use crate::report::State;
+use crate::settings::Settings;
 use crate::{Error, NodeName, Result, Role, Term};
 
 #[cfg(test)]
@@ -53,6 +54,16 @@ pub enum Step {
     WriteFolder {
         /// Where.
         dir: String,
+    },
+    /// Change `cluster.toml`.
+    ChangeSettings {
+        /// The file.
+        file: String,
+    },
+    /// Have the agent begin anew with the settings as they are then; PostgreSQL goes on.
+    BeginAnew {
+        /// Where.
+        node: NodeName,
     },
     /// Make pgdock's roles on a primary that another program looks after.
     MakeRoles {
@@ -169,6 +180,8 @@ impl std::fmt::Display for Step {
                 write!(f, "found the cluster on {node}: first data directory, witness document")
             }
             Self::WriteFolder { dir } => write!(f, "write cluster.toml and secrets into {dir}"),
+            Self::ChangeSettings { file } => write!(f, "change {file}"),
+            Self::BeginAnew { node } => write!(f, "the agent of {node} begins anew; PostgreSQL goes on"),
             Self::MakeRoles { node } => write!(f, "make pgdock's roles on {node}"),
             Self::TakeData { node, from } => {
                 write!(f, "stop PostgreSQL on {node} in order, and move {from} into the node's home")
@@ -370,6 +383,30 @@ pub fn down(status: &ClusterStatus, nodes: &[NodeName], running: &[NodeName], fo
         steps.extend(running.iter().filter(|node| going(node)).map(|node| Step::Kill { node: node.clone() }));
     }
     Ok(Plan { steps })
+}
+
+/// Whether a node can be taken out of the cluster.
+///
+/// # Errors
+/// `NotReady` when nobody leads; `NeedsOperator` when the node leads, or is the last one that can guard commits where
+/// `strict` wants one.
+pub fn removable(status: &ClusterStatus, settings: &Settings, node: &NodeName) -> Result<()> {
+    known(status, node)?;
+    if *node == leader(status)? {
+        return Err(Error::needs_operator(format!("the node leads. node={node}"))
+            .hint("hand the lead over first: `pgdock switchover`"));
+    }
+    let guards = |other: &NodeName| {
+        other != node && streams(status, other).is_ok() && settings.nodes.get(other).is_some_and(|n| n.failover)
+    };
+    let strict = settings.failover.strict && settings.failover.durability.is_guarded();
+    if strict && !settings.nodes.keys().any(guards) {
+        return Err(Error::needs_operator(format!(
+            "without the node no standby would guard commits, and writes would wait (strict). node={node}"
+        ))
+        .hint("add another node first: `pgdock node add`; or take `strict` off"));
+    }
+    Ok(())
 }
 
 fn leader(status: &ClusterStatus) -> Result<NodeName> {

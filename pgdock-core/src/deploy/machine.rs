@@ -288,6 +288,18 @@ impl Machine {
         }
     }
 
+    /// Stops it in order, for good: it does not come back when its machine starts.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub async fn retire(&self) -> Result<()> {
+        if matches!(self.kind, Kind::Service) {
+            let disable = Command::new("systemctl").args(["disable", UNIT]);
+            self.executor.run_checked(&disable).await?;
+        }
+        self.stop(false).await
+    }
+
     fn grace(&self) -> Duration {
         Duration::from_secs(180).max(self.settings.failover.stop_budget * 2)
     }

@@ -55,6 +55,8 @@ pub enum OrderRequest {
     Reclone,
     /// Follow the leader, by rewind or copy if it must be.
     Rejoin,
+    /// Have the agent begin anew with the settings as they are now, while PostgreSQL goes on.
+    BeginAnew,
     /// Stop PostgreSQL in order, and end the agent.
     Stop {
         /// Give the lead to another node first, if this one has it.
@@ -64,7 +66,7 @@ pub enum OrderRequest {
 
 impl OrderRequest {
     /// The names of all orders.
-    pub(super) const NAMES: [&'static str; 12] = [
+    pub(super) const NAMES: [&'static str; 13] = [
         "bootstrap",
         "adopt",
         "switchover",
@@ -76,6 +78,7 @@ impl OrderRequest {
         "use-bundle",
         "reclone",
         "rejoin",
+        "begin-anew",
         "stop",
     ];
 
@@ -94,6 +97,7 @@ impl OrderRequest {
             Self::UseBundle { .. } => "use-bundle",
             Self::Reclone => "reclone",
             Self::Rejoin => "rejoin",
+            Self::BeginAnew => "begin-anew",
             Self::Stop { .. } => "stop",
         }
     }
@@ -135,6 +139,7 @@ impl OrderRequest {
             },
             "reclone" => Self::Reclone,
             "rejoin" => Self::Rejoin,
+            "begin-anew" => Self::BeginAnew,
             "stop" => Self::Stop { hand_over: fields.take("hand_over", "true or false")?.unwrap_or(false) },
             _ => return Err(Error::invalid(format!("there is no such order. order={name}"))),
         };
@@ -252,6 +257,7 @@ mod tests {
             OrderRequest::UseBundle { digest: Digest::of(b""), tag: Some("n1v1".to_owned()), rollback: true },
             OrderRequest::Reclone,
             OrderRequest::Rejoin,
+            OrderRequest::BeginAnew,
             OrderRequest::Stop { hand_over: true },
         ];
         for order in &all {

@@ -16,7 +16,7 @@ use crate::event::EventLog;
 use crate::postgres::diverged::DivergedWal;
 use crate::report::{Report, State};
 use crate::witness::Record;
-use crate::{Role, Term};
+use crate::{NodeName, Role, Term};
 
 /// What an agent makes known. Its loop sends one into a watch channel on every change, and at least every
 /// beat: what is older than two seconds counts for nothing.
@@ -34,6 +34,8 @@ pub struct Published {
     pub address: String,
     /// What the other nodes said last, as far as they are heard.
     pub peers: Vec<Report>,
+    /// The nodes that the agent's settings name, in order.
+    pub members: Vec<NodeName>,
 }
 
 impl Published {
@@ -137,6 +139,9 @@ pub struct NodeStatus {
     pub record: Option<Record>,
     /// What the other nodes said last, as far as it hears them.
     pub peers: Vec<Report>,
+    /// The nodes that the agent's settings name, in order.
+    #[serde(default)]
+    pub members: Vec<NodeName>,
 }
 
 impl NodeStatus {
@@ -150,6 +155,7 @@ impl NodeStatus {
             report: published.report.clone(),
             record: published.record.clone(),
             peers: published.peers.clone(),
+            members: published.members.clone(),
         }
     }
 }

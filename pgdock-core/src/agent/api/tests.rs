@@ -120,6 +120,7 @@ impl Served {
             record: Some(record("n1")),
             right_until: Some(clock.now() + Duration::from_secs(7)),
             address: "10.0.0.1:5432".to_owned(),
+            members: Vec::new(),
             peers: Vec::new(),
         });
         let state = ApiState {

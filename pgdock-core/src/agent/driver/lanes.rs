@@ -297,7 +297,7 @@ impl Driver {
 }
 
 /// A task in words.
-fn words(task: Task) -> &'static str {
+pub(super) fn words(task: Task) -> &'static str {
     match task {
         Task::Bootstrap => "making the first data directory",
         Task::Clone => "copying the leader",

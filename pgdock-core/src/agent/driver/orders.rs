@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Driver;
+use super::lanes::words;
 use crate::agent::api::{OrderRequest, PendingOrder};
 use crate::agent::configuration::Wanted;
 use crate::bundle::ledger::How;
@@ -24,6 +25,12 @@ impl Driver {
             if self.parting.is_none() {
                 self.part(hand_over);
             }
+            return;
+        }
+        if pending.request == OrderRequest::BeginAnew {
+            let verdict = self.may_begin_anew();
+            self.begins_anew = matches!(verdict, Verdict::Done(_));
+            let _ = pending.answer.send(verdict);
             return;
         }
         // An order is given up in time to tell so.
@@ -52,6 +59,24 @@ impl Driver {
         self.observe_at = self.view.now;
         self.waiting = Some(order);
         self.asked = Some(pending.answer);
+    }
+
+    /// Whether this life of the agent can be left as it is, and a next one would come about.
+    fn may_begin_anew(&self) -> Verdict {
+        let refused = |why: String| Verdict::Refused(why);
+        if !self.parts.can_begin_anew {
+            return refused("this agent is a part of another program: restart that one".into());
+        }
+        if let Some((task, _)) = self.view.busy {
+            return refused(format!("something is under way: {}", words(task)));
+        }
+        if self.view.order.is_some() || self.waiting.is_some() || self.parting.is_some() {
+            return refused("another order is under way".into());
+        }
+        match self.parts.hands.configuration.next() {
+            Ok(_) => Verdict::Done("the agent begins anew, and PostgreSQL goes on".into()),
+            Err(error) => refused(format!("it could not begin with the settings as they are now: {}", error.chain())),
+        }
     }
 
     /// A bundle is switched to also where PostgreSQL does not run: the next start uses it.
@@ -100,6 +125,6 @@ fn into_order(request: OrderRequest, deadline: Moment) -> Order {
         OrderRequest::Reload | OrderRequest::UseBundle { .. } => Order::Reload,
         OrderRequest::Reclone => Order::Reclone,
         OrderRequest::Rejoin => Order::Rejoin,
-        OrderRequest::Stop { .. } => unreachable!("handled before"),
+        OrderRequest::BeginAnew | OrderRequest::Stop { .. } => unreachable!("handled before"),
     }
 }

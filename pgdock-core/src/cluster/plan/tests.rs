@@ -137,3 +137,29 @@ fn a_leader_that_leaves_others_behind_hands_over_first() {
     assert_eq!(forced.steps, [Step::StopAgent { node: all[0].clone() }, Step::Kill { node: all[0].clone() }]);
     assert!(down(&status, &all[..1], &all[..1], false).is_ok(), "nobody is left behind");
 }
+
+#[test]
+fn only_a_node_that_is_not_needed_is_removed() {
+    let text = |strict: bool, last: &str| {
+        format!(
+            "[cluster]\nname = \"main\"\n[failover]\nstrict = {strict}\n[nodes.n1]\naddress = \"127.0.0.2\"\n\
+             [nodes.n2]\naddress = \"127.0.0.3\"\n[nodes.n3]\naddress = \"127.0.0.4\"\n{last}"
+        )
+    };
+    let settings =
+        |strict: bool, last: &str| Settings::from_toml(&text(strict, last), std::path::Path::new("/srv/pg")).unwrap();
+    let relaxed = settings(false, "");
+    assert_eq!(removable(&healthy(), &relaxed, &name("n1")).unwrap_err().kind(), ErrorKind::NeedsOperator);
+    assert_eq!(removable(&headless(), &relaxed, &name("n2")).unwrap_err().kind(), ErrorKind::Unavailable);
+    removable(&healthy(), &relaxed, &name("n2")).unwrap();
+    let strict = settings(true, "");
+    removable(&healthy(), &strict, &name("n2")).unwrap();
+    let barred = settings(true, "failover = false\n");
+    let error = removable(&healthy(), &barred, &name("n2")).unwrap_err();
+    assert!(error.to_string().contains("strict"), "{error}");
+    let mut status = healthy();
+    status.nodes[2].state = State::Following;
+    assert!(removable(&status, &strict, &name("n2")).is_err());
+    removable(&status, &strict, &name("n3")).unwrap();
+    removable(&status, &settings(false, "failover = false\n"), &name("n2")).unwrap();
+}

@@ -81,6 +81,7 @@ fn says(report: Report) -> (NodeName, Result<NodeStatus>) {
         right_seconds: None,
         record: Some(record()),
         peers: Vec::new(),
+        members: Vec::new(),
         report,
     };
     (status.report.node.clone(), Ok(status))
