@@ -139,8 +139,10 @@ impl<'a> Takeover<'a> {
             self.primary(&first, progress).await?;
         }
         let standbys: Vec<_> = self.ledger.members.keys().filter(|node| **node != first).cloned().collect();
+        self.ready(&first, progress).await?;
         self.agent(&first, progress).await?;
         for node in standbys {
+            self.ready(&node, progress).await?;
             progress.say(format!("taking over {node}"));
             self.place(&node)?.take().await?;
             self.agent(&node, progress).await?;
@@ -192,6 +194,7 @@ impl<'a> Takeover<'a> {
                 .hint("start it the way it was started before, then run this again"));
         }
         // Its agent waits for the data directory, so that nothing is left to be started while clients wait.
+        self.ready(first, progress).await?;
         self.agent(first, progress).await?;
         progress.say(format!("stopping {first}, and starting it again"));
         let place = self.place(first)?;
@@ -202,25 +205,34 @@ impl<'a> Takeover<'a> {
         })
     }
 
-    /// Starts a node's agent, with all that it needs, where none runs.
-    async fn agent(&self, node: &NodeName, progress: &Progress) -> Result<()> {
+    /// Brings a node's machine all that its agent needs, while the PostgreSQL from before may still run there.
+    async fn ready(&self, node: &NodeName, progress: &Progress) -> Result<()> {
         let settings = self.cluster.settings();
         if reach::is_local(settings) {
+            return Ok(());
+        }
+        let port = settings.node(node)?.postgres_port;
+        for machine in reach::machines(settings, std::slice::from_ref(node))? {
+            let machine = machine.beside(port);
+            reach::prepare(&machine, progress).await?;
+            config::bring(settings, std::slice::from_ref(node)).await?;
+            machine.deliver_secrets().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a node's agent, where none runs.
+    async fn agent(&self, node: &NodeName, progress: &Progress) -> Result<()> {
+        let settings = self.cluster.settings();
+        progress.say(format!("starting the agent of {node}"));
+        if reach::is_local(settings) {
             if local::agent_pid(settings.node(node)?).is_none() {
-                progress.say(format!("starting the agent of {node}"));
                 local::launch(self.context, &self.cluster, node).await?;
             }
             return Ok(());
         }
-        // Until its data directory is moved, the PostgreSQL from before listens.
-        let port = settings.node(node)?.postgres_port;
         let machines = reach::machines(settings, std::slice::from_ref(node))?;
-        let machines: Vec<_> = machines.into_iter().map(|machine| machine.beside(port)).collect();
         for machine in &machines {
-            reach::prepare(machine, progress).await?;
-            config::bring(settings, std::slice::from_ref(node)).await?;
-            machine.deliver_secrets().await?;
-            progress.say(format!("starting the agent of {node}"));
             machine.start(|line| progress.say(format!("{node}: {line}"))).await?;
         }
         reach::answering(&self.cluster, &machines, std::slice::from_ref(node)).await

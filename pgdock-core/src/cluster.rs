@@ -25,6 +25,7 @@ pub use diverged::ClusterDiverged;
 pub use dsn::Dsn;
 pub use events::ClusterEvents;
 pub use orders::{Failover, Switchover};
+pub use roll::RollFirst;
 pub use status::{ClusterStatus, NodeView, WitnessView};
 
 use crate::agent::client::AgentClient;

@@ -7,6 +7,7 @@ pub mod conninfo;
 pub mod control_data;
 pub mod diverged;
 pub mod instance;
+mod limits;
 pub mod lsn;
 pub mod os_user;
 pub mod process;

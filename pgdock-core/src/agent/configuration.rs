@@ -32,6 +32,12 @@ pub struct Applied {
     pub reloaded: bool,
     /// The settings that wait for a restart of PostgreSQL.
     pub restart: Vec<String>,
+    /// Those among them of which a standby must have no less than its primary, and that get less: the primary goes first.
+    #[serde(default)]
+    pub lowered: Vec<String>,
+    /// The same, of those that get more: standbys go first.
+    #[serde(default)]
+    pub raised: Vec<String>,
     /// The sections of `cluster.toml` that wait for a restart of the agent.
     pub agent: Vec<String>,
 }
@@ -173,6 +179,9 @@ impl Configuration {
         if reloaded && restart.is_empty() {
             self.bundles.prove(&digest)?;
         }
+        let limits = if restart.is_empty() { Vec::new() } else { instance.limits_that_change().await? };
+        let (lowered, raised): (Vec<_>, Vec<_>) = limits.into_iter().partition(|(_, lowered)| *lowered);
+        let names = |limits: Vec<(String, bool)>| limits.into_iter().map(|(name, _)| name).collect();
         self.look()?;
         let agent = waiting_for_agent(&self.settings, &settings);
         let message = format!("{} counts from now on", self.label().unwrap_or_default());
@@ -182,7 +191,7 @@ impl Configuration {
             message,
             json!({ "digest": digest, "restart": restart, "agent": agent }),
         );
-        Ok(Some(Applied { reloaded, restart, agent }))
+        Ok(Some(Applied { reloaded, restart, lowered: names(lowered), raised: names(raised), agent }))
     }
 
     /// Judges how PostgreSQL started, and has it start again with the bundle before where this one keeps it from starting.

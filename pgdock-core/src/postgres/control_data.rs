@@ -1,7 +1,8 @@
 //! [`ControlData`]: what `pg_controldata` tells of a data directory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::limits::LIMITS;
 use super::lsn::Lsn;
 use super::timeline::TimelineId;
 use crate::{Error, Result};
@@ -29,6 +30,8 @@ pub struct ControlData {
     pub checksums: bool,
     /// The size of a WAL segment, in bytes.
     pub wal_segment_bytes: u64,
+    /// What the primary has of the settings of which a standby must have no less; without those that were not printed.
+    pub limits: BTreeMap<&'static str, i64>,
 }
 
 /// What a server was doing last, as `pg_controldata` words it.
@@ -110,6 +113,7 @@ impl ControlData {
             wal_log_hints: get("wal_log_hints setting")? == "on",
             checksums: number("Data page checksum version")? != 0,
             wal_segment_bytes: number("Bytes per WAL segment")?,
+            limits: LIMITS.iter().filter_map(|(name, line, _)| Some((*name, lines.get(line)?.parse().ok()?))).collect(),
         })
     }
 
@@ -140,6 +144,8 @@ Minimum recovery ending location:     0/5000148
 Min recovery ending loc's timeline:   2
 wal_level setting:                    replica
 wal_log_hints setting:                on
+max_connections setting:              150
+max_locks_per_xact setting:           64
 Bytes per WAL segment:                16777216
 Data page checksum version:           1
 ";
@@ -153,6 +159,7 @@ Data page checksum version:           1
         assert_eq!(control.checkpoint, Lsn(0x0300_0060));
         assert_eq!(control.newest_timeline(), TimelineId(2));
         assert!(control.wal_log_hints && control.checksums);
+        assert_eq!(control.limits, [("max_connections", 150), ("max_locks_per_transaction", 64)].into());
     }
 
     #[test]

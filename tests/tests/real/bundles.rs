@@ -256,3 +256,48 @@ async fn superuser_of(cluster: &RealCluster) -> Result<tokio_postgres::Client> {
     tokio::spawn(connection);
     Ok(client)
 }
+
+#[tokio::test]
+async fn what_a_standby_must_have_no_less_of_is_raised_there_first_and_lowered_there_last() {
+    on(options(246, 2, Durability::Sync), async |cluster| {
+        let nodes = cluster.nodes();
+        let writer = writer(cluster).await?;
+        let all_show = async |cluster: &RealCluster, value: &str| -> Result<()> {
+            for node in &nodes {
+                assert_eq!(show(cluster, node, "max_connections").await?, value, "{node}");
+            }
+            Ok(())
+        };
+        put(cluster, CONF, "max_connections = 150\n")?;
+        config(cluster, "build --tag v1", 0).await?;
+        config(cluster, "update --tag v1 --rolling", 0).await?;
+        all_show(cluster, "150").await?;
+        let leader = cluster.settled(SOON).await?;
+
+        // One wants the primary first, the other the standbys: nothing is begun.
+        put(cluster, CONF, "max_connections = 120\nmax_locks_per_transaction = 128\n")?;
+        config(cluster, "build --tag v2", 0).await?;
+        let text = config(cluster, "update --tag v2 --rolling", 4).await?;
+        assert!(text.contains("nothing was restarted") && text.contains("lowered=max_connections"), "{text}");
+        all_show(cluster, "150").await?;
+
+        put(cluster, CONF, "max_connections = 120\n")?;
+        config(cluster, "build --tag v3", 0).await?;
+        config(cluster, "update --tag v3 --rolling", 0).await?;
+        all_show(cluster, "120").await?;
+        assert_eq!(cluster.settled(SOON).await?, leader, "the primary was restarted in its place");
+
+        // A standby that is restarted too early has what its primary has, and no less.
+        put(cluster, CONF, "max_connections = 110\n")?;
+        config(cluster, "build --tag v4", 0).await?;
+        config(cluster, "update --tag v4", 0).await?;
+        let standby = nodes.iter().find(|node| **node != leader).expect("there are two nodes");
+        cluster.cluster.restart(standby).await?;
+        cluster.wait("the standby streams", SOON, |s| healthy(s, true)).await?;
+        all_show(cluster, "120").await?;
+        all_have(cluster, "v4").await?;
+        writer.goes_on(SOON).await?;
+        nothing_lost(cluster, &writer.stop().await).await
+    })
+    .await;
+}

@@ -3,7 +3,8 @@
 use clap::Args;
 use pgdock_core::bundle::install::Installed;
 use pgdock_core::bundle::{Image, Store, store};
-use pgdock_core::{NodeName, Result, Settings};
+use pgdock_core::cluster::RollFirst;
+use pgdock_core::{Error, NodeName, Result, Settings};
 
 use super::reach::Reach;
 #[cfg(feature = "registry")]
@@ -73,8 +74,9 @@ pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Result<Exit> {
             })
             .map(|(node, _)| node.clone())
             .collect();
+        let order = order(&results)?;
         let cluster = context.cluster().await?;
-        progress::during("restarting", async |progress| cluster.roll(&waiting, |step| progress.say(step)).await)
+        progress::during("restarting", async |progress| cluster.roll(&waiting, order, |step| progress.say(step)).await)
             .await?;
         let text = if waiting.is_empty() { "no setting waits for a restart" } else { "no setting waits any more" };
         output::note(text);
@@ -82,6 +84,21 @@ pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Result<Exit> {
         report::advise(&results);
     }
     Ok(exit)
+}
+
+/// Who is restarted first: a standby must have no less of some settings than its primary at any time.
+fn order(results: &[(NodeName, Result<Installed>)]) -> Result<RollFirst> {
+    let applied = || results.iter().filter_map(|(_, result)| result.as_ref().ok()?.applied.as_ref());
+    let lowered = applied().find_map(|applied| applied.lowered.first());
+    let raised = applied().find_map(|applied| applied.raised.first());
+    match (lowered, raised) {
+        (None, _) => Ok(RollFirst::Standbys),
+        (Some(_), None) => Ok(RollFirst::Primary),
+        (Some(lowered), Some(raised)) => Err(Error::needs_operator(format!(
+            "nothing was restarted: one setting wants the primary first, another the standbys. lowered={lowered}, raised={raised}"
+        ))
+        .hint("take one of them back, update with --rolling, then change the other")),
+    }
 }
 
 pub(super) async fn update(settings: &Settings, target: &Target) -> (NodeName, Result<Installed>) {

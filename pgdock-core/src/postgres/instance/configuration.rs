@@ -25,6 +25,14 @@ const REFUSED_SETTINGS: &str = "SELECT f.name, f.error FROM pg_file_settings f L
     AND NOT (f.name IS NULL AND f.error LIKE 'parameter \"%\" cannot be changed without restarting the server')
   ORDER BY f.seqno LIMIT 1";
 const REFUSED_RULES: &str = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 1";
+/// Of those that wait for a restart, the ones of which a standby must have no less than its primary: whether each gets less. One
+/// that was changed and changed back is said to wait, too.
+const LIMITS_THAT_CHANGE: &str = "SELECT s.name, coalesce(f.setting, s.boot_val)::bigint < s.setting::bigint
+  FROM pg_settings s LEFT JOIN LATERAL (
+    SELECT setting FROM pg_file_settings WHERE lower(name) = lower(s.name) ORDER BY seqno DESC LIMIT 1) f ON true
+  WHERE s.pending_restart AND s.name IN ('max_connections', 'max_worker_processes', 'max_wal_senders',
+    'max_prepared_transactions', 'max_locks_per_transaction')
+    AND coalesce(f.setting, s.boot_val)::bigint <> s.setting::bigint ORDER BY s.name";
 const WAITING: &str = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name";
 
 /// The user's part of the configuration.
@@ -169,6 +177,15 @@ impl Instance {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable(format!("the configuration is not taken over. limit={LIMIT:?}"))),
         }
+    }
+
+    /// Of the settings that wait for a restart, those that bear on the order of restarts: each with whether it is lowered.
+    ///
+    /// # Errors
+    /// `Unavailable` when PostgreSQL does not answer.
+    pub(crate) async fn limits_that_change(&self) -> Result<Vec<(String, bool)>> {
+        let rows = self.inner.control.query(LIMITS_THAT_CHANGE, &[], QUERY_LIMIT).await?;
+        rows.iter().map(|row| Ok((observe::get(row, 0)?, observe::get(row, 1)?))).collect()
     }
 
     /// The settings that are in the files and not in force before a restart.

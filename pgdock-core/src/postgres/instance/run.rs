@@ -1,5 +1,6 @@
 //! Start, stop, kill, and the notice of an end.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::{Read, Seek, SeekFrom};
@@ -11,6 +12,7 @@ use rustix::process::Signal;
 
 use super::{Inspection, Instance, durable};
 use crate::postgres::conf_file::Clients;
+use crate::postgres::limits;
 use crate::postgres::process::PidFile;
 use crate::view::Names;
 use crate::{Error, NodeName, Result, Role};
@@ -58,17 +60,17 @@ impl Instance {
             let pids: Vec<_> = running.iter().map(|p| p.pid().to_string()).collect();
             return Err(Error::conflict(format!("postgresql still runs. pids={}", pids.join(","))));
         }
-        match self.inspect().await? {
+        let limits = match self.inspect().await? {
             // Recovery would end on the old timeline, beside the primary that the WAL came from.
             Inspection::Ours(data) if role == Role::Primary && !data.control.state.was_primary() => {
                 return Err(Error::needs_operator("a standby is promoted, never started as a primary"));
             }
-            Inspection::Ours(_) => {}
+            Inspection::Ours(data) => data.control.limits,
             Inspection::Empty => return Err(Error::not_ready("there is no data directory")),
             Inspection::Unusable { reason } => {
                 return Err(Error::not_ready(format!("the data directory cannot be started: {reason}")));
             }
-        }
+        };
         if self.incarnation().is_none() {
             self.renew_incarnation(&layout.data).await?;
         }
@@ -82,7 +84,8 @@ impl Instance {
             // Every process begins with the names in the file.
             memory.settled = self.names_in_file();
         }
-        let from = self.spawn()?;
+        let raised = if role == Role::Standby { self.too_low(&limits) } else { Vec::new() };
+        let from = self.spawn(&raised)?;
         self.await_start(from).await
     }
 
@@ -124,8 +127,19 @@ impl Instance {
         }
     }
 
+    /// What a standby is started with besides its settings: as much as its primary has, where that is more. It does not start
+    /// otherwise, and gets what it is set to when the primary has had it first.
+    fn too_low(&self, primary: &BTreeMap<&'static str, i64>) -> Vec<(&'static str, i64)> {
+        let auto = std::fs::read_to_string(self.inner.layout.data.join("postgresql.auto.conf")).unwrap_or_default();
+        let raised = limits::too_low(primary, &self.user_configuration().settings, &auto);
+        for (name, value) in &raised {
+            tracing::info!(setting = name, value, "started with what the primary has, which is more than is set");
+        }
+        raised
+    }
+
     /// Runs the postmaster, and returns where its part of the log begins, and its number.
-    fn spawn(&self) -> Result<Started> {
+    fn spawn(&self, raised: &[(&str, i64)]) -> Result<Started> {
         let (config, layout) = (&self.inner.config, &self.inner.layout);
         let mut log = open_log(&layout.log)
             .map_err(|e| Error::internal(format!("cannot open the log. path={}", layout.log.display())).because(e))?;
@@ -144,6 +158,8 @@ impl Instance {
         // as it runs, whatever a reload finds in the file.
         let program =
             if self.keeps_failover_slots() { program.args(["-c", "sync_replication_slots=on"]) } else { program };
+        let program =
+            raised.iter().fold(program, |program, (name, value)| program.args(["-c", &format!("{name}={value}")]));
         let mut command = program.to_std();
         // From its first moment on it is found by its working directory.
         command.current_dir(&layout.data).stderr(log.try_clone().map_err(give)?).stdout(log);
