@@ -22,7 +22,10 @@ pub mod label;
 pub mod layout;
 pub mod manifest;
 pub mod object;
+mod open;
 pub mod restore;
+pub mod retention;
+pub mod schedule;
 pub mod verify;
 
 pub use catalog::Catalog;
@@ -33,3 +36,5 @@ pub use label::Label;
 pub use layout::Name;
 pub use manifest::Manifest;
 pub use object::Stored;
+pub use open::Repository;
+pub use schedule::Schedule;

@@ -8,15 +8,25 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::{Error, Result};
 
+#[cfg(feature = "bucket")]
+pub mod bucket;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod dir;
 pub mod faulty;
 pub mod memory;
+mod open;
+pub mod probe;
+pub mod url;
 
+#[cfg(feature = "bucket")]
+pub use bucket::BucketSink;
 pub use dir::DirSink;
 pub use faulty::FaultySink;
 pub use memory::MemorySink;
+pub use open::open;
+pub use probe::ProbedSink;
+pub use url::BackupUrl;
 
 /// The most objects that one call of [`BackupSink::list`] answers.
 pub const PAGE: usize = 1_000;

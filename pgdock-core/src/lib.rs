@@ -15,6 +15,8 @@ pub mod adopt;
 pub mod agent;
 pub mod backup;
 pub mod backup_sink;
+#[cfg(feature = "bucket")]
+pub mod bucket;
 pub mod bundle;
 pub mod clock;
 pub mod cluster;
@@ -36,6 +38,7 @@ pub mod role;
 pub mod scaffold;
 pub mod secrets;
 pub mod settings;
+mod store_url;
 pub mod term;
 pub mod view;
 pub mod witness;

@@ -21,7 +21,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
-use crate::settings::{Credentials, ExecutorKind, Faults, Files, Settings, parse, witness_keys};
+use crate::settings::{
+    Credentials, ExecutorKind, Faults, Files, KeySource, Settings, backup_asks, parse, witness_asks,
+};
 use crate::witness::record::Durability;
 use crate::{Error, NodeName, Result};
 use keep::Folder;
@@ -202,19 +204,29 @@ impl Scaffold {
     }
 }
 
+/// A file of credentials to fill in.
+fn blank(who: &str, known: &[&str]) -> String {
+    let lines: String = known.iter().map(|key| format!("# {key}=\n")).collect();
+    format!("# What {who} for: take off the # of what it needs.\n{lines}")
+}
+
 fn secrets(settings: &Settings, clock: &dyn Clock, written: &mut Written) -> Result<()> {
     let mut folder = Folder::open(&settings.secrets(), 0o700, written)?;
     // Even where the cluster's own .gitignore was written by somebody else.
     folder.keep(".gitignore", 0o600, "*\n")?;
     tokens::add(&mut folder)?;
-    let (known, _) = witness_keys(&settings.witness.url);
-    if !known.is_empty() && settings.witness.credentials == Credentials::File {
-        let lines: String = known.iter().map(|key| format!("# {key}=\n")).collect();
-        folder.keep(
-            "witness.env",
-            0o600,
-            &format!("# What the witness asks for: take off the # of what it needs.\n{lines}"),
-        )?;
+    let known = witness_asks(&settings.witness.url).known;
+    if !known.is_empty() && settings.witness.store.credentials == Credentials::File {
+        folder.keep("witness.env", 0o600, &blank("the witness asks", known))?;
+    }
+    if let Some(backup) = &settings.backup {
+        let known = backup_asks(&backup.url).known;
+        if !known.is_empty() && backup.store.credentials == Credentials::File {
+            folder.keep("backup.env", 0o600, &blank("the store of backups asks", known))?;
+        }
+        if let Some(KeySource::File(_)) = &backup.key {
+            tokens::add_backup_key(&mut folder)?;
+        }
     }
     certificates::add(&mut folder, settings, clock.wall())
 }

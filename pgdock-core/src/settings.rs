@@ -1,7 +1,9 @@
 //! [`Settings`]: what `cluster.toml` says. Plain data; components are objects given to builders.
 
+mod backup;
 mod bytes;
 mod check;
+mod credentials;
 mod docker;
 mod duration;
 mod edit;
@@ -17,6 +19,7 @@ mod postgres;
 mod registry;
 mod section;
 mod ssh;
+mod store;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -25,6 +28,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use backup::asked as backup_asks;
+pub use backup::{BackupSettings, BadPages, Keep, KeySource, WalMode};
+pub use credentials::Credentials;
 pub use docker::{ContainerSettings, DockerSettings, EngineUrl, default_image};
 pub use edit::{Edit, NewNode};
 pub use failover_ip::{FailoverIpSettings, KeeperSettings, NodeFailoverIp};
@@ -34,8 +40,9 @@ pub(crate) use parse::{Files, parse, parse_at};
 pub(crate) use place::Place;
 pub use registry::RegistrySettings;
 pub use ssh::{SshSettings, SshTarget};
-pub(crate) use witness::keys as witness_keys;
-pub use witness::{Credentials, WitnessSettings};
+pub use store::StoreSettings;
+pub use witness::WitnessSettings;
+pub(crate) use witness::asked as witness_asks;
 
 use crate::NodeName;
 use crate::witness::record::Durability;
@@ -61,6 +68,8 @@ pub struct Settings {
     pub failover: FailoverSettings,
     /// `[witness]`
     pub witness: WitnessSettings,
+    /// `[backup]`, where there is one.
+    pub backup: Option<BackupSettings>,
     /// `[failover_ip]`, where there is one.
     pub failover_ip: Option<FailoverIpSettings>,
     /// `[registry]`, where there is one.

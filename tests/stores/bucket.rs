@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pgdock_core::backup_sink::BucketSink;
 use pgdock_core::witness::bucket::{BucketConfig, Provider};
 use pgdock_core::witness::http::Tls;
 use pgdock_core::witness::{BucketWitness, Witness, fresh_nonce};
@@ -52,16 +53,23 @@ impl TestBucket {
         self.server().faults().set(faults);
     }
 
-    /// How to reach an object.
+    /// How to reach it.
     #[must_use]
-    pub fn config(&self, key: &str) -> BucketConfig {
-        BucketConfig { key: key.to_owned(), ..self.config.clone() }
+    pub fn config(&self) -> BucketConfig {
+        self.config.clone()
     }
 
     /// A document of this name.
     #[must_use]
     pub fn witness(&self, key: &str) -> BucketWitness {
-        BucketWitness::new(self.config(key)).expect("the configuration is whole")
+        BucketWitness::new(self.config(), key).expect("the configuration is whole")
+    }
+
+    /// Objects below a prefix of their own.
+    #[must_use]
+    pub fn sink(&self) -> BucketSink {
+        let root = format!("conformance/{}", fresh_nonce());
+        BucketSink::new(self.config(), &root).expect("the configuration is whole")
     }
 
     /// Handles to a document that does not exist yet, each opened for itself.
@@ -77,7 +85,6 @@ fn config(endpoint: String, bucket: String, keys: &Keys) -> BucketConfig {
     BucketConfig {
         provider: Provider::S3,
         bucket,
-        key: String::new(),
         tls: Tls { allow_plain: endpoint.starts_with("http:"), ..Tls::default() },
         endpoint: Some(endpoint),
         region: None,

@@ -2,6 +2,8 @@
 
 #[path = "conformance/backup_sink.rs"]
 mod backup_sink;
+#[path = "conformance/backup_sink_bucket.rs"]
+mod backup_sink_bucket;
 #[path = "conformance/executor.rs"]
 mod executor;
 #[path = "conformance/executor_docker.rs"]

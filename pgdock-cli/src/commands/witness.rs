@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use pgdock_core::clock::SystemClock;
-use pgdock_core::settings::WitnessSettings;
+use pgdock_core::settings::{StoreSettings, WitnessSettings};
 use pgdock_core::witness::probe::Verdict;
 use pgdock_core::witness::{self, Record, WitnessUrl};
 use pgdock_core::{Error, Result, Settings};
@@ -120,15 +120,15 @@ fn store(context: &Context, args: &Probe) -> Result<(WitnessSettings, String)> {
     let url = WitnessUrl::parse(url, &here)?;
     let secrets = context.named_dir().map_or(here, Settings::dir_of).join("secrets");
     let default = WitnessSettings::new(url, &secrets);
-    let settings = WitnessSettings {
+    let store = StoreSettings {
         endpoint: args.endpoint.clone(),
         region: args.region.clone(),
         account: args.account.clone(),
         tls: !args.plain,
         ca: args.ca.clone(),
-        credentials_file: args.credentials.clone().unwrap_or_else(|| default.credentials_file.clone()),
-        ..default
+        ..StoreSettings::new(args.credentials.clone().unwrap_or_else(|| default.store.credentials_file.clone()))
     };
+    let settings = WitnessSettings { store, ..default };
     Ok((settings, "trial".to_owned()))
 }
 

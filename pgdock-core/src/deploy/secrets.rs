@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::tar::Tar;
 use crate::executor::{Command, Executor, Stdin};
-use crate::settings::{FailoverIpSettings, Settings};
+use crate::settings::{BackupSettings, FailoverIpSettings, Settings};
 use crate::{Error, NodeName, Result, secrets};
 
 /// One file of a node's secrets. Its content is not shown.
@@ -40,16 +40,15 @@ pub fn secrets_of(settings: &Settings, node: &NodeName) -> Result<Vec<SecretFile
     for name in secrets::TOKENS.iter().map(ToString::to_string).chain(own) {
         wanted.insert(name.clone(), dir.join(name));
     }
-    if settings.witness.credentials_file.exists() {
-        wanted.insert("witness.env".to_owned(), settings.witness.credentials_file.clone());
-    }
     let failover = dir.join("failover.env");
     if failover.exists() {
         wanted.insert("failover.env".to_owned(), failover);
     }
     let witness = &settings.witness;
-    let mut named: Vec<&PathBuf> = [&witness.ca, &witness.certificate, &witness.key].into_iter().flatten().collect();
-    named.extend(settings.failover_ip.as_ref().and_then(FailoverIpSettings::env_file));
+    let mut named: Vec<PathBuf> = [&witness.certificate, &witness.key].into_iter().flatten().cloned().collect();
+    named.extend(witness.store.files());
+    named.extend(settings.backup.iter().flat_map(BackupSettings::files));
+    named.extend(settings.failover_ip.as_ref().and_then(FailoverIpSettings::env_file).cloned());
     for path in named {
         if let Ok(below) = path.strip_prefix(&dir) {
             wanted.insert(below.display().to_string(), path.clone());

@@ -22,6 +22,7 @@ pub(super) fn cluster_toml(scaffold: &Scaffold) -> String {
     let bin_dir = optional("bin_dir", bin_dir, "\"/usr/lib/postgresql/16/bin\"");
     let acks = acks(scaffold);
     let failover_ip = failover_ip(scaffold.failover_address.as_deref());
+    let backup = backup(scaffold);
     let (reach, machines) = (reach(scaffold), machines(scaffold));
     let c = COMMENT;
     let mut text = format!(
@@ -56,6 +57,7 @@ durability = "{durability}"{c}"sync": one standby has each acknowledged commit; 
 # disk_free_min = "128MiB"{c}with less room on its disk, the leader hands over to a standby that has more
 
 {witness}
+{backup}
 {failover_ip}
 [agent]
 port = {agent_port}
@@ -176,6 +178,22 @@ fn witness(scaffold: &Scaffold) -> String {
         let _ = writeln!(text, "# probe_every = \"1h\"{c}how often agents prove that it still honours its conditions");
     }
     text
+}
+
+/// An example: which store it is, nobody can guess.
+fn backup(_: &Scaffold) -> String {
+    let c = COMMENT;
+    format!(
+        r#"# [backup]{c}base backups and WAL; credentials are in secrets/backup.env
+# url = "s3://bucket/prefix"{c}or gs://…, az://…, file:PATH
+# region = "eu-central-1"{c}or endpoint = "https://s3.example.com"
+# schedule = "0 3 * * *"{c}as in crontab(5), in UTC; without it, by hand only
+# keep = {{ count = 7 }}{c}also age, daily, weekly, monthly; what any of them keeps is kept
+# wal = "archive"{c}"stream": the end of the WAL as well, every second
+# encrypt = false{c}with secrets/backup.key; keep a copy of it elsewhere
+# verify = "0 5 * * 0"{c}when the newest backup is restored and booted, to see that it can be
+"#
+    )
 }
 
 fn failover_ip(address: Option<&str>) -> String {

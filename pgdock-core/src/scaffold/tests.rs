@@ -82,6 +82,15 @@ fn the_text_is_what_a_person_would_like_to_find() {
     [witness]                       # who leads; on more than one machine: a bucket, etcd, or another PostgreSQL
     # url = "file:witness/main.json"
 
+    # [backup]                      # base backups and WAL; credentials are in secrets/backup.env
+    # url = "s3://bucket/prefix"    # or gs://…, az://…, file:PATH
+    # region = "eu-central-1"       # or endpoint = "https://s3.example.com"
+    # schedule = "0 3 * * *"        # as in crontab(5), in UTC; without it, by hand only
+    # keep = { count = 7 }          # also age, daily, weekly, monthly; what any of them keeps is kept
+    # wal = "archive"               # "stream": the end of the WAL as well, every second
+    # encrypt = false               # with secrets/backup.key; keep a copy of it elsewhere
+    # verify = "0 5 * * 0"          # when the newest backup is restored and booted, to see that it can be
+
     # [failover_ip]                 # an address that follows the primary
     # kind = "script"
     # address = "203.0.113.10"
@@ -442,9 +451,9 @@ proptest! {
             failover_address: settings.failover_ip.map(|ip| ip.address()),
             witness: scaffold.witness.as_ref().map(|_| ScaffoldWitness {
                 url: settings.witness.url.to_string(),
-                endpoint: settings.witness.endpoint.clone(),
-                region: settings.witness.region.clone(),
-                account: settings.witness.account.clone(),
+                endpoint: settings.witness.store.endpoint.clone(),
+                region: settings.witness.store.region.clone(),
+                account: settings.witness.store.account.clone(),
             }),
             executor: settings.cluster.executor,
             docker: ScaffoldDocker::default(),
@@ -459,8 +468,14 @@ proptest! {
             "ca", "version", "bin_dir", "hba", "shared_buffers", "max_connections", "kind", "address", "script", "env_file", "timeout",
         ];
         let text = scaffold.cluster_toml();
+        // This section is an example as a whole: without it nothing is backed up.
+        let mut example = false;
         let uncommented: String = text
             .lines()
+            .filter(|line| {
+                example = line.starts_with("# [backup]") || example && !line.is_empty();
+                !example
+            })
             .map(|line| match line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ").map(|(key, _)| (key, rest))) {
                 Some((key, rest)) if !key.contains(' ') && !EXAMPLES.contains(&key) => format!("{rest}\n"),
                 _ => format!("{line}\n"),

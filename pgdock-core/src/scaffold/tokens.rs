@@ -15,6 +15,11 @@ pub(super) fn add(folder: &mut Folder<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Makes the key that backups are encrypted with, where there is none.
+pub(super) fn add_backup_key(folder: &mut Folder<'_>) -> Result<()> {
+    folder.read_or_make("backup.key", 0o600, || Ok(format!("{}\n", random()?))).map(drop)
+}
+
 /// 256 bits of the operating system's randomness, as 64 hexadecimal digits: they need no quoting in a URL, a
 /// header or a connection string.
 pub(super) fn random() -> Result<String> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::duration::display;
 use super::section::{Reader, Section};
 use super::{FailoverIpSettings, Reach, Settings, docker, failover_ip};
+use crate::backup_sink::BackupUrl;
 use crate::witness::WitnessUrl;
 use crate::witness::record::Durability;
 
@@ -24,6 +25,7 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     addresses(settings, reader);
     failover_ip::fit(settings.failover_ip.as_ref(), settings.postgres.listen, &settings.nodes, reader);
     witness(settings, reader);
+    backup(settings, reader);
     reach(settings, reader);
 }
 
@@ -229,7 +231,7 @@ fn witness(settings: &Settings, reader: &Reader) {
     let (key, host) = match &settings.witness.url {
         WitnessUrl::Postgres { host, .. } => ("witness.url", host.clone()),
         WitnessUrl::Bucket { .. } => {
-            let uri = settings.witness.endpoint.as_ref().and_then(|e| e.parse::<http::Uri>().ok());
+            let uri = settings.witness.store.endpoint.as_ref().and_then(|e| e.parse::<http::Uri>().ok());
             let Some(host) = uri.as_ref().and_then(http::Uri::host) else { return };
             ("witness.endpoint", host.trim_matches(['[', ']']).to_owned())
         }
@@ -242,6 +244,26 @@ fn witness(settings: &Settings, reader: &Reader) {
             "a store that is on none of the nodes",
             format!("the address of {name}"),
             "use one elsewhere: with its node the cluster would lose its arbiter, too",
+        );
+    }
+}
+
+/// A folder of backups that each machine has for itself is no one place: half of the WAL would be in each.
+fn backup(settings: &Settings, reader: &Reader) {
+    let Some(backup) = &settings.backup else { return };
+    if reader.is_faulty(&["backup.url", "nodes", "cluster"]) || settings.cluster.executor == super::ExecutorKind::Local
+    {
+        return;
+    }
+    if let BackupUrl::File(path) = &backup.url
+        && path.starts_with(&settings.base)
+        && settings.nodes.len() > 1
+    {
+        reader.fault(
+            "backup.url",
+            "a store that all nodes reach",
+            "a folder that each of them has for itself",
+            "name a bucket, or file: with the absolute path of a folder that is mounted on all of them",
         );
     }
 }

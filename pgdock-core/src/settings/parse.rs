@@ -9,8 +9,8 @@ use toml_edit::Document;
 use super::fault::{Fault, Faults};
 use super::section::{Reader, Section, line_of};
 use super::{
-    AgentSettings, ClusterSettings, ExecutorKind, FailoverSettings, Place, Settings, WitnessSettings, check, docker,
-    failover_ip, nodes, overlay, postgres, registry, ssh, witness,
+    AgentSettings, ClusterSettings, ExecutorKind, FailoverSettings, Place, Settings, WitnessSettings, backup, check,
+    docker, failover_ip, nodes, overlay, postgres, registry, ssh, witness,
 };
 use crate::witness::record::Durability;
 use crate::{Error, Result};
@@ -115,6 +115,7 @@ pub(crate) fn parse_at(text: &str, place: &Place, files: Files<'_>) -> Result<Se
     let (failover_section, witness_section) = (root.section("failover"), root.section("witness"));
     let witness = witness::read(&reader, witness_section, place, &cluster.name, files);
     let failover = failover(failover_section, &witness);
+    let backup = backup::read(&reader, root.section("backup"), place, &witness, files);
     let failover_ip = failover_ip::read(&reader, root.section("failover_ip"), place, files);
     let ssh = ssh::read(root.section("ssh"), place);
     let docker = docker::read(root.section("docker"), place, &ssh, postgres.version);
@@ -147,6 +148,7 @@ pub(crate) fn parse_at(text: &str, place: &Place, files: Files<'_>) -> Result<Se
         postgres,
         failover,
         witness,
+        backup,
         failover_ip,
         registry,
         agent,

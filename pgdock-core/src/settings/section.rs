@@ -142,6 +142,11 @@ impl<'a> Section<'a> {
         self.table.map(|t| t.iter().collect()).unwrap_or_default()
     }
 
+    /// Its own dotted path.
+    pub(super) fn name(&self) -> &str {
+        &self.path
+    }
+
     /// The dotted path of a key.
     pub(super) fn key(&self, name: &str) -> String {
         join(&self.path, name)

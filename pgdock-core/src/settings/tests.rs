@@ -57,17 +57,20 @@ fn defaults_are_filled_in() {
             url: File(
                 "/srv/pg/witness/main.json",
             ),
-            endpoint: None,
-            region: None,
-            account: None,
-            tls: true,
-            ca: None,
+            store: StoreSettings {
+                endpoint: None,
+                region: None,
+                account: None,
+                tls: true,
+                ca: None,
+                credentials: File,
+                credentials_file: "/srv/pg/secrets/witness.env",
+            },
             certificate: None,
             key: None,
-            credentials: File,
-            credentials_file: "/srv/pg/secrets/witness.env",
             probe_every: 3600s,
         },
+        backup: None,
         failover_ip: None,
         registry: None,
         agent: AgentSettings {
@@ -210,17 +213,20 @@ agent_port = 6101
             url: File(
                 "/srv/pg/w/doc.json",
             ),
-            endpoint: None,
-            region: None,
-            account: None,
-            tls: true,
-            ca: None,
+            store: StoreSettings {
+                endpoint: None,
+                region: None,
+                account: None,
+                tls: true,
+                ca: None,
+                credentials: File,
+                credentials_file: "/srv/pg/secrets/witness.env",
+            },
             certificate: None,
             key: None,
-            credentials: File,
-            credentials_file: "/srv/pg/secrets/witness.env",
             probe_every: 3600s,
         },
+        backup: None,
         failover_ip: Some(
             Script {
                 address: "203.0.113.10",
@@ -357,7 +363,7 @@ address = "10.0.0.2"
     cluster.toml:17: failover.ttl: expected at least three times failover.heartbeat, 6s, found 5s; raise it, or lower failover.heartbeat
     cluster.toml:18: failover.stop_budget: expected a duration such as "200ms", "5s" or "1m30s" (units: ms, s, m, min, h, d), found 10; write it with its unit, as in stop_budget = "10s"
     cluster.toml:19: failover.lag_bytes_max: expected a size such as "64kB" or "16MiB" (units: B, kB, MB, GB, TB and KiB, MiB, GiB, TiB, all powers of 1024), found "16mb"; write it with its unit, as in lag_bytes_max = "16MiB"
-    cluster.toml:20: failovers: expected a known section, found `failovers`; did you mean `failover`? known: cluster, agent, postgres, failover, witness, failover_ip, ssh, docker, registry, nodes
+    cluster.toml:20: failovers: expected a known section, found `failovers`; did you mean `failover`? known: cluster, agent, postgres, failover, witness, backup, failover_ip, ssh, docker, registry, nodes
     cluster.toml:21: witness.region: expected the region of the bucket, found nothing; add region = "eu-central-1" to [witness]; or endpoint, where it is not Amazon's
     cluster.toml:24: failover_ip.kind: expected "script" or "hetzner_robot" or "hetzner_cloud" or "aws" or "linux", found "magic"; known: script, hetzner_robot, hetzner_cloud, aws, linux
     cluster.toml:25: failover_ip.address: expected an IP address or a host name, without port, found "10.0.0.1:5432"; write the port as postgres_port or agent_port

@@ -11,6 +11,8 @@ use super::postgres::{PostgresConfig, PostgresWitness};
 use super::url::WitnessUrl;
 use super::{FileWitness, Scratch, Witness, file, fresh_nonce};
 use crate::agent::tls;
+#[cfg(feature = "bucket")]
+use crate::bucket::BucketConfig;
 use crate::settings::WitnessSettings;
 use crate::{Error, Result};
 
@@ -27,7 +29,7 @@ pub fn open(settings: &WitnessSettings, cluster: &str) -> Result<Arc<dyn Witness
         WitnessUrl::File(path) => Arc::new(FileWitness::new(file::document(path, cluster))),
         #[cfg(feature = "bucket")]
         WitnessUrl::Bucket { prefix, .. } => {
-            Arc::new(super::BucketWitness::new(bucket(settings, format!("{prefix}/{cluster}.json"))?)?)
+            Arc::new(super::BucketWitness::new(bucket(settings)?, &format!("{prefix}/{cluster}.json"))?)
         }
         #[cfg(feature = "etcd")]
         WitnessUrl::Etcd { prefix, .. } => {
@@ -56,14 +58,13 @@ pub async fn open_scratch(settings: &WitnessSettings, cluster: &str) -> Result<S
         }
         #[cfg(feature = "bucket")]
         WitnessUrl::Bucket { prefix, .. } => {
-            let config = bucket(settings, format!("{prefix}/probe/{cluster}-{nonce}.json"))?;
-            let witness = Arc::new(super::BucketWitness::new(config.clone())?);
+            let (config, key) = (bucket(settings)?, format!("{prefix}/probe/{cluster}-{nonce}.json"));
+            let witness = Arc::new(super::BucketWitness::new(config.clone(), &key)?);
             let mut handles: Vec<(String, Arc<dyn Witness>)> = Vec::new();
             if let Some((host, addresses)) = addresses(settings).await? {
                 for address in addresses {
-                    let pinned =
-                        super::bucket::BucketConfig { pinned: Some((host.clone(), address)), ..config.clone() };
-                    handles.push((address.to_string(), Arc::new(super::BucketWitness::new(pinned)?)));
+                    let pinned = BucketConfig { pinned: Some((host.clone(), address)), ..config.clone() };
+                    handles.push((address.to_string(), Arc::new(super::BucketWitness::new(pinned, &key)?)));
                 }
             }
             let remover = Arc::clone(&witness);
@@ -104,33 +105,23 @@ fn pem(path: &std::path::Path) -> Result<Vec<u8>> {
     })
 }
 
-#[cfg(any(feature = "bucket", feature = "etcd"))]
+#[cfg(feature = "etcd")]
 fn http_tls(settings: &WitnessSettings) -> Result<super::http::Tls> {
     let key = settings.key.as_deref().map(pem).transpose()?;
     let key =
         key.map(String::from_utf8).transpose().map_err(|_| Error::invalid("the key for the witness is no PEM"))?;
     Ok(super::http::Tls {
-        ca: settings.ca.as_deref().map(pem).transpose()?,
+        ca: settings.store.ca.as_deref().map(pem).transpose()?,
         certificate: settings.certificate.as_deref().map(pem).transpose()?,
         key: key.map(Into::into),
-        allow_plain: !settings.tls,
+        allow_plain: !settings.store.tls,
     })
 }
 
 #[cfg(feature = "bucket")]
-fn bucket(settings: &WitnessSettings, key: String) -> Result<super::bucket::BucketConfig> {
+fn bucket(settings: &WitnessSettings) -> Result<BucketConfig> {
     let WitnessUrl::Bucket { provider, bucket, .. } = &settings.url else { return Err(unknown(&settings.url)) };
-    Ok(super::bucket::BucketConfig {
-        provider: *provider,
-        bucket: bucket.clone(),
-        key,
-        endpoint: settings.endpoint.clone(),
-        region: settings.region.clone(),
-        account: settings.account.clone(),
-        credentials: settings.read_credentials()?,
-        tls: http_tls(settings)?,
-        pinned: None,
-    })
+    BucketConfig::of(*provider, bucket, &settings.store, settings.read_credentials()?)
 }
 
 /// The host that a bucket's requests go to, with its addresses: several servers may stand behind one name.
@@ -139,14 +130,14 @@ async fn addresses(settings: &WitnessSettings) -> Result<Option<(String, Vec<Soc
     use super::url::Provider;
 
     let WitnessUrl::Bucket { provider, .. } = &settings.url else { return Ok(None) };
-    let endpoint = match (&settings.endpoint, provider) {
+    let endpoint = match (&settings.store.endpoint, provider) {
         (Some(endpoint), _) => endpoint.clone(),
         (None, Provider::S3) => {
-            format!("https://s3.{}.amazonaws.com", settings.region.as_deref().unwrap_or("us-east-1"))
+            format!("https://s3.{}.amazonaws.com", settings.store.region.as_deref().unwrap_or("us-east-1"))
         }
         (None, Provider::Gcs) => "https://storage.googleapis.com".to_owned(),
         (None, Provider::Azure) => {
-            format!("https://{}.blob.core.windows.net", settings.account.as_deref().unwrap_or_default())
+            format!("https://{}.blob.core.windows.net", settings.store.account.as_deref().unwrap_or_default())
         }
     };
     let Ok(uri) = endpoint.parse::<http::Uri>() else { return Ok(None) };
@@ -155,7 +146,7 @@ async fn addresses(settings: &WitnessSettings) -> Result<Option<(String, Vec<Soc
     if bare.parse::<std::net::IpAddr>().is_ok() {
         return Ok(None);
     }
-    let port = uri.port_u16().unwrap_or(if settings.tls { 443 } else { 80 });
+    let port = uri.port_u16().unwrap_or(if settings.store.tls { 443 } else { 80 });
     let found = tokio::net::lookup_host((bare, port))
         .await
         .map_err(|e| Error::unavailable(format!("the store of the witness has no address. host={bare}")).because(e))?;
@@ -183,8 +174,8 @@ fn postgres(settings: &WitnessSettings, row: String) -> Result<PostgresConfig> {
     let WitnessUrl::Postgres { user, host, port, database } = &settings.url else {
         return Err(unknown(&settings.url));
     };
-    let tls = match &settings.ca {
-        Some(ca) if settings.tls => {
+    let tls = match &settings.store.ca {
+        Some(ca) if settings.store.tls => {
             let client = match (&settings.certificate, &settings.key) {
                 (Some(certificate), Some(key)) => Some((pem(certificate)?, pem(key)?)),
                 _ => None,
@@ -195,7 +186,7 @@ fn postgres(settings: &WitnessSettings, row: String) -> Result<PostgresConfig> {
             config.alpn_protocols = vec![b"postgresql".to_vec()];
             Some(Arc::new(config))
         }
-        None if settings.tls => {
+        None if settings.store.tls => {
             return Err(Error::invalid("the witness server is reached by TLS, and no authority is named")
                 .hint("set `ca` under [witness]"));
         }

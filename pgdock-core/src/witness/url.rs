@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+pub use crate::store_url::Provider;
+use crate::store_url::{self, BucketUrl, Parts, Split, UrlFault, prefix};
 use crate::{Error, Result};
 
 /// What a URL may be, for faults.
 pub(crate) const EXPECTED: &str = "file:PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, \
     etcd://HOST:PORT,…/PREFIX or postgres://USER@HOST:PORT/DATABASE";
 
-/// The prefix of keys, where the URL names none.
-const PREFIX: &str = "pgdock";
+/// Where secrets belong that a URL must not hold.
+const SECRETS: &str = "secrets/witness.env";
 
 /// A store. It holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,37 +49,6 @@ pub enum WitnessUrl {
     },
 }
 
-/// Whose interface a bucket speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Provider {
-    /// Amazon's S3, and the many that are like it.
-    S3,
-    /// Google Cloud Storage.
-    Gcs,
-    /// Azure Blob Storage.
-    Azure,
-}
-
-impl Provider {
-    /// What a URL begins with.
-    #[must_use]
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Self::S3 => "s3",
-            Self::Gcs => "gs",
-            Self::Azure => "az",
-        }
-    }
-}
-
-/// What is wrong with a URL. Nothing of the URL but its scheme is repeated: it may hold a password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UrlFault {
-    pub(crate) found: String,
-    pub(crate) remedy: &'static str,
-}
-
 impl WitnessUrl {
     /// Reads a URL. A relative path begins at `base`.
     ///
@@ -90,55 +61,16 @@ impl WitnessUrl {
     }
 
     pub(crate) fn read(url: &str, base: &Path) -> Result<Self, UrlFault> {
-        let fault = |found: &str, remedy| Err(UrlFault { found: found.to_owned(), remedy });
-        let Some((scheme, rest)) = url.split_once(':') else {
-            return fault("a URL without scheme", "begin it with file: where it is a path");
+        let fault = |found: &str, remedy: &str| Err(UrlFault::new(found, remedy));
+        let parts = match store_url::split(url, SECRETS)? {
+            Split::File(path) => return Ok(Self::File(store_url::file(path, base)?)),
+            Split::Parts(parts) => parts,
         };
-        if scheme == "file" {
-            // `file://HOST/…` means another machine; `file:///…` is a path of this one.
-            let path = rest.strip_prefix("//").unwrap_or(rest);
-            if path.is_empty() || rest.starts_with("//") && !path.starts_with('/') {
-                return fault("file: without a path of this machine", "write file:PATH; it may be relative");
-            }
-            return Ok(Self::File(base.join(path).components().filter(|c| c.as_os_str() != ".").collect::<PathBuf>())
-                .into_folder(path.ends_with('/')));
-        }
-        let Some(rest) = rest.strip_prefix("//") else {
-            return fault(&known(scheme), "correct it");
-        };
-        if rest.contains(['?', '#']) {
-            return fault(
-                &format!("{scheme}://… with ? or #"),
-                "take it off; what else there is to say has keys of its own",
-            );
-        }
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, place) = match authority.rsplit_once('@') {
-            Some((user, place)) => (Some(user), place),
-            None => (None, authority),
-        };
-        // A password may hold any of the characters that separate.
-        if user.is_some_and(|user| user.contains(':')) || rest.matches('@').count() > 1 || path.contains('@') {
-            return fault(
-                &format!("{scheme}://… with a password in it"),
-                "write it into secrets/witness.env, and take it off the URL: this file is no place for secrets",
-            );
-        }
+        let Parts { scheme, user, place, path } = parts;
         match scheme {
             "s3" | "gs" | "az" => {
-                if user.is_some() {
-                    return fault(&format!("{scheme}://… with a user"), "write credentials into secrets/witness.env");
-                }
-                let provider = match scheme {
-                    "s3" => Provider::S3,
-                    "gs" => Provider::Gcs,
-                    _ => Provider::Azure,
-                };
-                let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-                if place.is_empty() || !place.chars().all(fits) {
-                    return fault(&format!("{scheme}:// without the name of a bucket"), "write the bucket after //");
-                }
-                Ok(Self::Bucket { provider, bucket: place.to_owned(), prefix: prefix(scheme, path)? })
+                let BucketUrl { provider, bucket, prefix } = parts.bucket(SECRETS)?;
+                Ok(Self::Bucket { provider, bucket, prefix })
             }
             "etcd" => {
                 if user.is_some() {
@@ -167,15 +99,7 @@ impl WitnessUrl {
                 };
                 Ok(Self::Postgres { user: user.to_owned(), host, port, database: path.to_owned() })
             }
-            other => fault(&known(other), "correct it"),
-        }
-    }
-
-    fn into_folder(self, folder: bool) -> Self {
-        match self {
-            // The slash at the end says that it is one.
-            Self::File(path) if folder => Self::File(path.join("")),
-            other => other,
+            other => fault(&store_url::known(other), "correct it"),
         }
     }
 
@@ -201,31 +125,6 @@ impl std::fmt::Display for WitnessUrl {
                 write!(f, "postgres://{user}@{}/{database}", crate::agent::host_port(host, *port))
             }
         }
-    }
-}
-
-/// A scheme, as far as it can be one.
-fn known(scheme: &str) -> String {
-    let is_scheme = scheme.len() <= 16 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-'));
-    if is_scheme { format!("{scheme}:…") } else { "a URL without scheme".to_owned() }
-}
-
-fn prefix(scheme: &str, path: &str) -> Result<String, UrlFault> {
-    let path = path.trim_end_matches('/');
-    if path.is_empty() {
-        return Ok(PREFIX.to_owned());
-    }
-    let fits = |part: &str| {
-        !matches!(part, "" | "." | "..")
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '='))
-    };
-    if path.len() <= 512 && path.split('/').all(fits) {
-        Ok(path.to_owned())
-    } else {
-        Err(UrlFault {
-            found: format!("{scheme}://… with a prefix of other characters than a-z, A-Z, 0-9, - _ . = and /"),
-            remedy: "choose another prefix",
-        })
     }
 }
 

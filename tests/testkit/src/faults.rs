@@ -34,6 +34,10 @@ pub struct Faults {
     /// How probable it is that a conditional create is answered `409 ConditionalRequestConflict`; nothing
     /// is done.
     pub create_conflicts: f64,
+    /// How probable it is that the body of an answer to a read breaks off half way.
+    pub cut_bodies: f64,
+    /// How probable it is that a bit is flipped in the body of an answer to a read.
+    pub flipped_bits: f64,
     /// What becomes of conditions of writes.
     pub conditions: Conditions,
 }
@@ -121,6 +125,14 @@ pub(crate) struct Fate {
     pub(crate) wait_ms: u64,
     pub(crate) answer: Option<Instead>,
     pub(crate) lost: Option<Answers>,
+    pub(crate) spoil: Spoil,
+}
+
+/// What becomes of a body: where in it something happens, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spoil {
+    pub(crate) cut: Option<f64>,
+    pub(crate) flip: Option<f64>,
 }
 
 /// What is answered instead of doing anything.
@@ -129,6 +141,12 @@ pub(crate) enum Instead {
     SlowDown,
     TooMany,
     Failed,
+}
+
+impl Spoil {
+    pub(crate) fn is_any(self) -> bool {
+        self.cut.is_some() || self.flip.is_some()
+    }
 }
 
 impl Switch {
@@ -185,6 +203,10 @@ impl Switch {
             fate.answer = Some(Instead::Failed);
         } else if strikes(faults.lost_answers) {
             fate.lost = Some(faults.lost_answer_is);
+        }
+        if is_read {
+            let (cut, flip) = (strikes(faults.cut_bodies), strikes(faults.flipped_bits));
+            fate.spoil = Spoil { cut: cut.then(|| dice.random()), flip: flip.then(|| dice.random()) };
         }
         fate
     }

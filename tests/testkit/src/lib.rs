@@ -5,6 +5,7 @@ pub mod control;
 pub mod faults;
 pub mod keeper;
 pub mod server;
+mod spoilt;
 mod store;
 
 pub use control::Control;

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::faults::{Answers, Instead, Outage, Switch};
+use crate::spoilt::Spoilt;
 use crate::store::Store;
 
 /// The key pair that requests must be signed with.
@@ -57,7 +58,7 @@ impl S3Server {
         std::fs::create_dir_all(dir)?;
         let switch = Arc::new(Switch::new(1));
         let files = FileSystem::new(dir).map_err(|e| io::Error::other(format!("{e:?}")))?;
-        let mut builder = S3ServiceBuilder::new(Store::new(files, Arc::clone(&switch)));
+        let mut builder = S3ServiceBuilder::new(Store::new(files, dir, Arc::clone(&switch)));
         builder.set_auth(SimpleAuth::from_single(keys.access.clone(), keys.secret.clone()));
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
@@ -149,6 +150,9 @@ async fn answer(request: Request<Incoming>, service: S3Service, switch: Arc<Swit
     });
     let answer = working.await.map_err(|_| Cut)??;
     match fate.lost {
+        None if answer.status().is_success() && fate.spoil.is_any() => {
+            Ok(answer.map(|body| Body::http_body_unsync(Spoilt::new(body, fate.spoil))))
+        }
         None => Ok(answer),
         Some(Answers::Error) => Ok(Instead::Failed.response()),
         Some(Answers::Cut) => Err(Cut),

@@ -4,6 +4,7 @@
 //! ETag one after the other. Under the lock each request is one step for all others.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ const RACE: Duration = Duration::from_millis(300);
 
 pub(crate) struct Store {
     files: FileSystem,
+    dir: PathBuf,
     switch: Arc<Switch>,
     keys: Mutex<HashMap<Name, Arc<Key>>>,
 }
@@ -33,8 +35,14 @@ struct Key {
 }
 
 impl Store {
-    pub(crate) fn new(files: FileSystem, switch: Arc<Switch>) -> Self {
-        Self { files, switch, keys: Mutex::default() }
+    /// On the files of a folder.
+    pub(crate) fn new(files: FileSystem, dir: &Path, switch: Arc<Switch>) -> Self {
+        Self { files, dir: dir.to_owned(), switch, keys: Mutex::default() }
+    }
+
+    /// Whether a name is only what others begin with: with real stores there is nothing, and here a folder.
+    fn is_folder(&self, bucket: &str, key: &str) -> bool {
+        self.dir.join(bucket).join(key).is_dir()
     }
 
     fn key(&self, bucket: &str, key: &str) -> Arc<Key> {
@@ -147,10 +155,16 @@ macro_rules! store {
             $(async fn $read(&self, r: S3Request<$read_in>) -> S3Result<S3Response<$read_out>> {
                 self.bucket(&r.input.bucket).await?;
                 let _turn = Arc::clone(&self.key(&r.input.bucket, &r.input.key).lock).read_owned().await;
+                if self.is_folder(&r.input.bucket, &r.input.key) {
+                    return Err(s3_error!(NoSuchKey));
+                }
                 self.files.$read(r).await
             })*
             $(async fn $write(&self, r: S3Request<$write_in>) -> S3Result<S3Response<$write_out>> {
                 let _turn = self.alone(&r.input.bucket, &r.input.key).await;
+                if self.is_folder(&r.input.bucket, &r.input.key) {
+                    return Ok(S3Response::new($write_out::default()));
+                }
                 self.files.$write(r).await
             })*
 

@@ -112,9 +112,9 @@ async fn each_answer_means_something() {
 async fn a_wrong_place_is_not_an_empty_one() {
     let bucket = TestBucket::own().await;
     let at = |change: &dyn Fn(&mut BucketConfig)| {
-        let mut config = bucket.config("w");
+        let mut config = bucket.config();
         change(&mut config);
-        BucketWitness::new(config).unwrap()
+        BucketWitness::new(config, "w").unwrap()
     };
     let wrong = [
         (at(&|c| c.bucket = "no-such-bucket".into()), "there is no such bucket"),

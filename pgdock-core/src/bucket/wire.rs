@@ -1,8 +1,8 @@
 //! What became of one request to the store, as seen on the wire.
 //!
 //! `object_store` folds answers into few kinds of errors: a refused condition and a write that lost against
-//! another one at the same moment look the same. A witness must tell them apart, so that each of its
-//! requests carries a note, on which its fate is written.
+//! another one at the same moment look the same. Whoever rests on conditions must tell them apart, so that
+//! each request carries a note, on which its fate is written.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +21,11 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 
 /// The fate of one request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Note(Arc<Mutex<Fate>>);
+pub(crate) struct Note(Arc<Mutex<Fate>>);
 
 /// See [`Note`].
 #[derive(Clone, Debug, Default)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// It never left this machine.
     #[default]
     NotSent,
@@ -37,16 +37,27 @@ pub(super) enum Fate {
 
 /// An answer of the store.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     /// What the store calls the error, such as `NoSuchKey`. Empty where it does not say.
-    pub(super) code: String,
+    pub(crate) code: String,
     /// What it says to a person.
-    pub(super) message: String,
+    pub(crate) message: String,
+}
+
+tokio::task_local! {
+    /// For requests that cannot carry one: whose path names this bucket.
+    static NOTE: (Note, String);
 }
 
 impl Note {
-    pub(super) fn fate(&self) -> Fate {
+    /// Runs what sends requests that cannot carry a note, such as a deletion: those for the bucket are noted, the
+    /// last one lastingly.
+    pub(crate) async fn around<T>(&self, bucket: &str, requests: impl Future<Output = T>) -> T {
+        NOTE.scope((self.clone(), bucket.to_owned()), requests).await
+    }
+
+    pub(crate) fn fate(&self) -> Fate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -57,9 +68,9 @@ impl Note {
 
 /// Makes clients that write notes.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
-    pub(super) tls: Tls,
-    pub(super) pinned: Option<(String, SocketAddr)>,
+pub(crate) struct Connector {
+    pub(crate) tls: Tls,
+    pub(crate) pinned: Option<(String, SocketAddr)>,
 }
 
 impl HttpConnector for Connector {
@@ -68,7 +79,7 @@ impl HttpConnector for Connector {
         let plain = options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() == Some("true");
         let tls = Tls { allow_plain: self.tls.allow_plain || plain, ..self.tls.clone() };
         let client = shared::client(&tls, self.pinned.as_ref())
-            .map_err(|e| object_store::Error::Generic { store: "witness", source: e.chain().into() })?;
+            .map_err(|e| object_store::Error::Generic { store: "bucket", source: e.chain().into() })?;
         Ok(HttpClient::new(Wire(client)))
     }
 }
@@ -79,7 +90,10 @@ struct Wire(reqwest::Client);
 #[async_trait::async_trait]
 impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let Some(note) = request.extensions().get::<Note>().cloned() else {
+        let carried = request.extensions().get::<Note>().cloned();
+        // Those that ask for credentials go elsewhere.
+        let around = || NOTE.try_with(|(note, bucket)| names(&request, bucket).then(|| note.clone())).ok().flatten();
+        let Some(note) = carried.or_else(around) else {
             return self.0.call(request).await;
         };
         note.write(Fate::Sent(None));
@@ -102,6 +116,13 @@ impl HttpService for Wire {
         note.write(Fate::Answered(answer));
         Ok(HttpResponse::from_parts(parts, text.into()))
     }
+}
+
+/// Whether a request is for a bucket, by host or by path.
+fn names(request: &HttpRequest, bucket: &str) -> bool {
+    let uri = request.uri();
+    let host = uri.host().is_some_and(|host| host.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.')));
+    host || uri.path().split('/').any(|part| part == bucket)
 }
 
 /// The text of an XML element without any within it: all that errors of these stores consist of.
