@@ -45,7 +45,7 @@ HARNESSLESS := $(shell awk -F '"' '/^\[/ { name = "" } /^name = / { name = $$2 }
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-docker test outside bench bench-peers soak scenarios doc fmt lint deny check
+.PHONY: help setup setup-tests demo demo-docker test outside bench bench-clone bench-peers soak scenarios doc fmt lint deny check
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ outside: ## The example crate that is in no workspace of ours: its plugins pass 
 bench: setup ## Measure failover and switchover on real PostgreSQL: RUNS=10
 	$(CARGO) build --locked --release -p pgdock-cli
 	$(BENCH)
+
+bench-clone: setup ## Measure copies of the leader beside pg_basebackup alone
+	$(CARGO) run --locked --release -p pgdock-benches --bin clone
 
 bench-peers: ## The same faults done to Patroni, repmgr and pgdock, in containers: PEERS_RUNS=3
 	$(PEERS_TESTS)

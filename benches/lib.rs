@@ -1,5 +1,5 @@
-//! Measurements on real PostgreSQL: `failover_time` for the gaps that a client sees, `soak` for the safety
-//! of many failovers in a row. Both print the command that repeats them.
+//! Measurements on real PostgreSQL: `failover_time` for the gaps that a client sees, `clone` for copies of the leader, `soak`
+//! for the safety of many failovers in a row. All print the command that repeats them.
 
 use std::time::Duration;
 

@@ -1,9 +1,12 @@
 //! [`Bare`]: two PostgreSQL without any agent, as the floor that failovers are measured against.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgdock_core::clock::SystemClock;
+use pgdock_core::postgres::command::Command;
+use pgdock_core::postgres::conninfo::Conninfo;
 use pgdock_core::postgres::instance::{Instance, InstanceConfig};
 use pgdock_core::postgres::os_user::OsUser;
 use pgdock_core::postgres::session::Session;
@@ -112,6 +115,76 @@ impl Bare {
         std::mem::swap(&mut self.primary, &mut self.standby);
         self.follow_anew().await?;
         Ok(gap)
+    }
+}
+
+/// How long a copy may take.
+const COPY_LIMIT: Duration = Duration::from_secs(3600);
+
+impl Bare {
+    /// Makes about so much data on the primary.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    pub async fn fill(&self, megabytes: u32) -> Result<()> {
+        let client = Route::to_primary(&self.settings, &self.secrets)?.connect().await?;
+        // A row a page, and none of it compressed.
+        let rows = u64::from(megabytes) * 128;
+        let sql = format!(
+            "CREATE TABLE filling (data text); ALTER TABLE filling ALTER COLUMN data SET STORAGE PLAIN;
+             INSERT INTO filling SELECT repeat(md5(n::text), 240) FROM generate_series(1, {rows}) AS n"
+        );
+        client.batch_execute(&sql).await.map_err(|e| Error::unavailable("the table cannot be filled").because(e))
+    }
+
+    /// Copies the primary as an agent does, and returns how long that took. The standby is stopped for it.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    pub async fn copy_as_an_agent(&mut self) -> Result<Duration> {
+        let (primary, standby) = (self.primary.config(), &self.standby);
+        standby.fence().await?;
+        let begin = Instant::now();
+        standby.copy_from(&primary.address, primary.port, None, COPY_LIMIT, |_| {}).await?;
+        let took = begin.elapsed();
+        // The one before.
+        remove(&standby.layout().home.join("data.old-1"))?;
+        Ok(took)
+    }
+
+    /// Copies the primary by `pg_basebackup` with the same options, and returns how long that took.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    pub async fn copy_by_pg_basebackup(&self) -> Result<Duration> {
+        let (primary, config, layout) = (self.primary.config(), self.standby.config(), self.standby.layout());
+        let source = Conninfo::new()
+            .set("host", &primary.address)
+            .set("port", primary.port)
+            .set("user", "pgdock_replication")
+            .set_path("passfile", &layout.passfile())
+            .set("sslmode", "verify-ca")
+            .set_path("sslrootcert", &layout.ca());
+        let to = layout.home.join("data.alone");
+        let program = config.binaries.program("pg_basebackup");
+        let begin = Instant::now();
+        Command::new(program, &config.os_user, &layout.home, COPY_LIMIT)
+            .arg("-D")
+            .arg(&to)
+            .args(["-X", "stream", "--checkpoint=fast", "--progress", "--no-password", "-d"])
+            .arg(source.to_string())
+            .run()
+            .await?;
+        let took = begin.elapsed();
+        remove(&to)?;
+        Ok(took)
+    }
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::internal("cannot remove a copy").because(e)),
+        _ => Ok(()),
     }
 }
 

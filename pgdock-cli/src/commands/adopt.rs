@@ -91,7 +91,8 @@ pub(crate) async fn run(context: &Context, args: AdoptArgs) -> Result<Exit> {
     let dir = args.dir.clone().or(context.named_dir().map(Path::to_owned)).unwrap_or_else(|| ".".into());
     let source = source(&args)?;
     let format = args.change.output.output;
-    let ledger = Ledger::read(&dir)?;
+    // One without settings is of a run that ended while it wrote the folder: it had done nothing yet.
+    let ledger = Ledger::read(&dir)?.filter(|_| dir.join("cluster.toml").exists());
     if ledger.as_ref().is_some_and(|ledger| ledger.done) {
         output::done("this cluster is taken over already", format)?;
         return Ok(Exit::Done);
