@@ -78,6 +78,7 @@ pub(crate) enum Command {
     Rejoin(commands::rejoin::RejoinArgs),
     Remove(commands::remove::RemoveArgs),
     Config(commands::config::ConfigArgs),
+    Backup(commands::backup::BackupArgs),
     Diverged(commands::diverged::DivergedArgs),
     SmokeTest(commands::smoke_test::SmokeTestArgs),
     Dsn(commands::dsn::DsnArgs),

@@ -2,6 +2,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod agent;
+pub(crate) mod backup;
 pub(crate) mod bootstrap;
 pub(crate) mod clone;
 pub(crate) mod completions;
@@ -57,6 +58,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Rejoin(args) => rejoin::run(context, args).await,
         Command::Remove(args) => remove::run(context, args).await,
         Command::Config(args) => config::run(context, args).await,
+        Command::Backup(args) => backup::run(context, args).await,
         Command::Diverged(args) => diverged::run(context, args).await,
         Command::SmokeTest(args) => smoke_test::run(context, args).await,
         Command::Dsn(args) => dsn::run(context, args).await,

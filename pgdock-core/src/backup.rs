@@ -16,6 +16,7 @@ pub mod base;
 pub mod catalog;
 pub mod cipher;
 pub mod digest;
+pub mod expire;
 pub mod frame;
 pub mod index;
 pub mod label;
