@@ -126,7 +126,7 @@ pub fn write(dir: &Path, becomes: &Becomes, around: Around<'_>, clock: &dyn Cloc
     around.scaffold.write(&dir, clock)
 }
 
-/// The settings that [`write`] would write, to reach the machines by.
+/// The settings that [`write()`] would write, to reach the machines by.
 ///
 /// # Errors
 /// `Invalid` when they would have faults.
