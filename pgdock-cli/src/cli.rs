@@ -87,6 +87,7 @@ pub(crate) enum Command {
     Node(commands::node::NodeArgs),
     Image(commands::image::ImageArgs),
     Compose(commands::compose::ComposeArgs),
+    Wal(commands::wal::WalArgs),
     Agent(commands::agent::AgentArgs),
     #[command(hide = true)]
     Deadman(commands::deadman::DeadmanArgs),

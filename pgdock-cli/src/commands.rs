@@ -29,6 +29,7 @@ pub(crate) mod smoke_test;
 pub(crate) mod status;
 pub(crate) mod switchover;
 pub(crate) mod up;
+pub(crate) mod wal;
 pub(crate) mod witness;
 
 use pgdock_core::Result;
@@ -67,6 +68,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Node(args) => node::run(context, args).await,
         Command::Image(args) => image::run(context, args).await,
         Command::Compose(args) => compose::run(context, &args),
+        Command::Wal(args) => wal::run(context, args).await,
         Command::Agent(args) => agent::run(context, args).await,
         Command::Deadman(args) => deadman::run(args),
         Command::Completions(args) => completions::run(args),

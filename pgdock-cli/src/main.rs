@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 /// Says what went wrong, and what a person can do. Where nobody reads it, there is nobody to tell.
-fn complain(error: &Error) {
+pub(crate) fn complain(error: &Error) {
     let mut err = std::io::stderr().lock();
     let _ = writeln!(err, "error: {}", error.chain());
     for hint in error.hints() {

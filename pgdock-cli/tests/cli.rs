@@ -48,7 +48,7 @@ fn help_names_every_command() {
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    insta::assert_snapshot!(commands.join(" "), @"init adopt demo up bootstrap down status events switchover failover pause resume restart reload clone rejoin remove config backup diverged smoke-test dsn export witness node image compose agent completions help");
+    insta::assert_snapshot!(commands.join(" "), @"init adopt demo up bootstrap down status events switchover failover pause resume restart reload clone rejoin remove config backup diverged smoke-test dsn export witness node image compose wal agent completions help");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What runs on each node.
 
 pub mod api;
+mod archive;
+mod backup;
 pub mod client;
 mod configuration;
 pub mod deadman;
@@ -17,6 +19,8 @@ mod start;
 mod state;
 pub mod tls;
 
+pub(crate) use backup::best;
+pub use backup::{BackupEnded, BackupRunning, BackupStatus, Backups, BackupsKept};
 pub use configuration::Applied;
 pub use driver::Ended;
 pub use policy::policy;

@@ -28,6 +28,7 @@ pub mod restore;
 pub mod retention;
 pub mod schedule;
 pub mod verify;
+pub mod wal;
 
 pub use catalog::Catalog;
 pub use cipher::Cipher;

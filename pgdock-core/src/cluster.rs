@@ -8,6 +8,7 @@
 //!
 //! It decides nothing: agents do. What it is asked to change, it asks of the agent that can.
 
+mod backup;
 mod diverged;
 mod dsn;
 mod events;

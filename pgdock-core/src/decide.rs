@@ -14,6 +14,7 @@ pub mod sync_step;
 
 mod address_astray;
 mod adopt;
+mod backup_claim;
 mod bootstrap;
 mod campaign;
 mod candidate;
@@ -91,6 +92,7 @@ pub fn decide(view: &View) -> Decision {
     // The leader's duties.
     clients_kept_out::check(view, &mut d);
     sync_set::check(view, &mut d);
+    backup_claim::check(view, &mut d);
     renew::check(view, &mut d);
     promise::ask(view, &mut d);
     relay::ask(view, &mut d);

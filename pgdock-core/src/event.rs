@@ -97,6 +97,12 @@ pub enum EventKind {
     Configured,
     /// The failover IP was moved.
     AddressMoved,
+    /// A base backup was begun.
+    BackupBegun,
+    /// A base backup was made.
+    BackupMade,
+    /// A base backup failed.
+    BackupFailed,
     /// There is something that a person should know.
     Problem,
     /// There no longer is.

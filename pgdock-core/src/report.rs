@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::Label;
 use crate::clock::Moment;
 use crate::node::{Incarnation, Member};
 use crate::postgres::lsn::Lsn;
@@ -94,6 +95,9 @@ pub struct Aid {
     /// It has taken the end of the WAL of a primary that crashed: all that it served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took: Option<Box<Crash>>,
+    /// The backup that it wants to make, or makes: it waits until the document says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Label>,
 }
 
 impl Aid {

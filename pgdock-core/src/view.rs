@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::Label;
 use crate::clock::Moment;
 use crate::decide::rules::Rules;
 use crate::node::Member;
@@ -68,6 +69,10 @@ pub struct View {
     pub promise: Option<Given>,
     /// The crash of a primary whose last WAL this node has taken.
     pub took: Option<Crash>,
+    /// The backup that this node wants to make, or makes.
+    pub backup: Option<Label>,
+    /// Where the WAL begins that the archive was last found not to have.
+    pub archive_lacks: Option<Lsn>,
 }
 
 /// What the operator wants: the part of the settings that decisions rest on.
@@ -103,6 +108,8 @@ pub struct Policy {
     pub disk_free_min: u64,
     /// Whether there is a failover IP to move.
     pub failover_ip: bool,
+    /// Whether WAL is archived.
+    pub archive: bool,
     /// Which rules hold: all of them, outside tests.
     pub rules: Rules,
 }
@@ -191,6 +198,8 @@ pub enum Task {
     AdmitClients,
     /// Taking the end of a crashed primary's WAL.
     TakeTail,
+    /// Taking WAL from the archive.
+    FetchWal,
 }
 
 /// What an operator asked of this node. At most one at a time.
@@ -273,6 +282,8 @@ impl View {
             plea: None,
             promise: None,
             took: None,
+            backup: None,
+            archive_lacks: None,
         }
     }
 

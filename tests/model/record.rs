@@ -29,5 +29,6 @@ pub(crate) fn blank() -> Record {
         paused: false,
         bundle: BTreeMap::new(),
         history: History::new(TimelineId(1)),
+        backup: None,
     }
 }

@@ -245,6 +245,7 @@ pub(crate) fn instance(settings: &Settings, secrets: &Secrets, node: &NodeName) 
         },
         database: settings.postgres.database.clone(),
         owner: settings.postgres.owner.clone(),
+        archive_command: None,
     };
     Instance::new(config, Arc::new(SystemClock))
 }

@@ -35,6 +35,8 @@ pub struct Options {
     pub lab: Option<Arc<Lab>>,
     /// Where the document lives, with the text of `secrets/witness.env`, instead of in a file.
     pub witness: Option<(ScaffoldWitness, String)>,
+    /// Further files of `secrets/`.
+    pub secrets: BTreeMap<&'static str, String>,
 }
 
 impl Default for Options {
@@ -47,6 +49,7 @@ impl Default for Options {
             extra: BTreeMap::new(),
             lab: None,
             witness: None,
+            secrets: BTreeMap::new(),
         }
     }
 }
@@ -121,6 +124,11 @@ impl RealCluster {
         scaffold.write(dir.path(), &SystemClock)?;
         if let Some((_, credentials)) = &options.witness {
             std::fs::write(dir.path().join("secrets/witness.env"), credentials).map_err(io)?;
+        }
+        for (name, text) in &options.secrets {
+            let path = dir.path().join("secrets").join(name);
+            std::fs::write(&path, text).map_err(io)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
         }
         let file = dir.path().join("cluster.toml");
         let mut text = std::fs::read_to_string(&file).map_err(io)?;

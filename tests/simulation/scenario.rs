@@ -196,6 +196,7 @@ impl Scenario {
             members,
             rejoin_budget: Duration::from_secs(600),
             disk_free_min: 0,
+            archive: false,
             failover_ip: false,
             rules: self.rules,
         }

@@ -66,6 +66,7 @@ impl Store {
             paused: false,
             bundle: BTreeMap::new(),
             history: data.history.clone(),
+            backup: None,
         };
         Self { record, version: Version("v1".into()), out: false, slow: false }
     }

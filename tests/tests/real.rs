@@ -6,6 +6,10 @@
 mod address;
 #[path = "real/adopt.rs"]
 mod adopt;
+#[path = "real/archive.rs"]
+mod archive;
+#[path = "real/backup_create.rs"]
+mod backup_create;
 #[path = "real/base_backup.rs"]
 mod base_backup;
 #[path = "real/bucket.rs"]

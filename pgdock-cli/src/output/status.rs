@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use pgdock_core::Role;
+use pgdock_core::agent::BackupsKept;
+use pgdock_core::backup::wal::ArchiveStatus;
 use pgdock_core::cluster::{ClusterStatus, NodeView};
 
 use super::table::Table;
@@ -25,6 +27,18 @@ pub(crate) fn render(status: &ClusterStatus) -> String {
         ]);
     }
     let mut text = format!("{}\n{table}\n", head(status));
+    if let Some(archive) = &status.archive {
+        let _ = writeln!(text, "\nWAL archive: {}", archived(archive));
+    }
+    if let Some(kept) = &status.backups {
+        let _ = writeln!(text, "Backups:     {}", backups(kept));
+    }
+    if let Some((node, running)) = &status.backup {
+        let done = running
+            .progress
+            .map_or_else(|| "it waits for its turn".to_owned(), |p| format!("{} of {}", size(p.done), size(p.total)));
+        let _ = writeln!(text, "             {} is being made of {node}: {done}", running.label);
+    }
     let of_nodes = status.nodes.iter().flat_map(|n| n.problems.iter().map(move |p| format!("{}: {p}", n.name)));
     let mut problems = status.problems.iter().cloned().chain(of_nodes).peekable();
     if problems.peek().is_some() {
@@ -56,6 +70,40 @@ fn head(status: &ClusterStatus) -> String {
     text
 }
 
+/// How the archiving of WAL stands.
+fn archived(archive: &ArchiveStatus) -> String {
+    let mut text = match (&archive.last, archive.last_at) {
+        (Some(last), Some(at)) => format!("last {last} at {at:.0}"),
+        _ => "nothing was archived since the agent of the leader started".to_owned(),
+    };
+    if let Some(bytes) = archive.backlog_bytes {
+        let _ = write!(text, ", {} not archived yet", size(bytes));
+    }
+    if archive.waiting > 0 {
+        let _ = write!(text, ", {} files wait", archive.waiting);
+    }
+    text
+}
+
+/// Which backups there are.
+fn backups(kept: &BackupsKept) -> String {
+    let mut text = match (&kept.newest, kept.newest_at) {
+        (Some(newest), Some(at)) => format!("{}, the newest {newest}, made at {at:.0}", kept.count),
+        _ => "none yet: `pgdock backup create` takes one".to_owned(),
+    };
+    match kept.verified_at {
+        Some(at) => {
+            let _ = write!(text, "; one was seen to restore at {at:.0}");
+        }
+        None if kept.count > 0 => text.push_str("; none was seen to restore yet"),
+        None => {}
+    }
+    if let Some(next) = kept.next_at {
+        let _ = write!(text, "; the next at {next:.0}");
+    }
+    text
+}
+
 fn lag(node: &NodeView) -> String {
     if node.role == Role::Primary {
         return String::new();
@@ -69,7 +117,7 @@ fn lag(node: &NodeView) -> String {
 }
 
 /// Bytes in PostgreSQL's units, those of `pg_size_pretty`.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     if bytes < 10 * 1024 {
         return format!("{bytes} B");
@@ -136,6 +184,42 @@ mod tests {
         assert!(head(&quorum).contains("durability quorum held by 1 of n2, n3,"), "{}", head(&quorum));
         quorum.acks = 2;
         assert!(head(&quorum).contains("durability quorum held by n2, n3,"), "{}", head(&quorum));
+    }
+
+    #[test]
+    fn the_archive_has_a_line_of_its_own() {
+        let mut archiving = status();
+        archiving.archive = serde_json::from_value(serde_json::json!({
+            "last": "000000010000000000000003", "last_at": "2026-11-30T23:15:00.5Z", "waiting": 2,
+            "backlog_bytes": 40_000, "oldest_at": null, "failing": null,
+        }))
+        .unwrap();
+        let expected =
+            "WAL archive: last 000000010000000000000003 at 2026-11-30T23:15:00Z, 39 kB not archived yet, 2 files wait";
+        assert!(render(&archiving).contains(expected), "{}", render(&archiving));
+        assert!(!render(&status()).contains("archive"));
+    }
+
+    #[test]
+    fn backups_are_told_with_their_age() {
+        let mut with = status();
+        with.backups = serde_json::from_value(serde_json::json!({
+            "count": 0, "newest": null, "newest_at": null, "verified_at": null, "next_at": null,
+        }))
+        .unwrap();
+        assert!(
+            render(&with).contains("Backups:     none yet: `pgdock backup create` takes one\n"),
+            "{}",
+            render(&with)
+        );
+        with.backups = serde_json::from_value(serde_json::json!({
+            "count": 2, "newest": "20261130T231500Z-0000000a", "newest_at": "2026-11-30T23:20:00Z", "verified_at": null,
+            "next_at": "2026-12-01T03:00:00Z",
+        }))
+        .unwrap();
+        let line = "2, the newest 20261130T231500Z-0000000a, made at 2026-11-30T23:20:00Z; none was seen to restore yet; \
+                    the next at 2026-12-01T03:00:00Z";
+        assert!(render(&with).contains(line), "{}", render(&with));
     }
 
     #[test]

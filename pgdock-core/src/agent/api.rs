@@ -27,6 +27,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 mod auth;
+mod backup;
 mod diverged;
 mod feed;
 mod health;
@@ -77,6 +78,8 @@ pub fn router(state: ApiState, shutdown: CancellationToken) -> Router {
     let mut guarded = Router::new()
         .route("/v1/reports", get(reports))
         .route("/v1/wal", get(wal::wal))
+        .route("/v1/backup", post(backup::begin))
+        .route("/v1/switch-wal", post(backup::switch_wal))
         .route("/v1/diverged", get(diverged::list))
         .route("/v1/diverged/{id}", get(diverged::show))
         .route("/v1/diverged/{id}/drop", post(diverged::remove));
@@ -105,7 +108,7 @@ pub fn router(state: ApiState, shutdown: CancellationToken) -> Router {
 }
 
 async fn status(State(shared): State<Shared>) -> Json<NodeStatus> {
-    Json(NodeStatus::new(&shared.state.published.borrow(), &*shared.state.clock))
+    Json(NodeStatus::of(&shared.state))
 }
 
 async fn events(State(shared): State<Shared>, Query(query): Query<BTreeMap<String, String>>) -> Response {
@@ -147,12 +150,12 @@ fn stream(feed: &Feed, shutdown: &CancellationToken, permit: Option<tokio::sync:
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
-    let text = metrics::render(&shared.state.published.borrow(), &*shared.state.clock, shared.state.events.dropped());
+    let text = metrics::render(&shared.state);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 async fn page(State(shared): State<Shared>) -> Response {
-    let status = NodeStatus::new(&shared.state.published.borrow(), &*shared.state.clock);
+    let status = NodeStatus::of(&shared.state);
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page::render(&status))).into_response()
 }

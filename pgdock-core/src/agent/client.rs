@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::api::{NodeStatus, OrderAnswer, OrderRequest, Outcome, wal};
 use super::dial::{DialError, Target, dial, request};
+use crate::backup::Label;
 use crate::decide::action::Verdict;
 use crate::event::Event;
 use crate::postgres::diverged::{Kept, KeptChanges};
@@ -135,6 +136,34 @@ impl AgentClient {
         }
     }
 
+    /// Has the agent take a base backup of its node. Needs the token.
+    ///
+    /// # Errors
+    /// `Conflict` when one is under way, or PostgreSQL does not answer; `Invalid` without the right token; `Unavailable` when the
+    /// agent does not answer, which may have begun it all the same.
+    pub async fn begin_backup(&self) -> Result<Label> {
+        #[derive(Deserialize)]
+        struct Begun {
+            label: Label,
+        }
+        let (status, body) = self.call(Method::POST, "/v1/backup", Bytes::new(), READ_BUDGET).await?;
+        match (status, serde_json::from_slice(&body)) {
+            (StatusCode::OK, Ok(Begun { label })) => Ok(label),
+            _ => Err(self.unexpected(status, &body)),
+        }
+    }
+
+    /// Has the agent end the segment that its PostgreSQL writes. Needs the token.
+    ///
+    /// # Errors
+    /// `Conflict` when PostgreSQL does not answer, or is in recovery; as [`begin_backup`](Self::begin_backup).
+    pub(in crate::agent) async fn switch_wal(&self) -> Result<()> {
+        match self.call(Method::POST, "/v1/switch-wal", Bytes::new(), READ_BUDGET * 3).await? {
+            (StatusCode::OK, _) => Ok(()),
+            (status, body) => Err(self.unexpected(status, &body)),
+        }
+    }
+
     /// The WAL that rewinds took off the node, oldest first. Needs the token.
     ///
     /// # Errors
@@ -225,7 +254,11 @@ impl AgentClient {
             error: String,
             hint: String,
         }
-        let kind = if status.is_server_error() { ErrorKind::Unavailable } else { ErrorKind::Invalid };
+        let kind = match status {
+            StatusCode::CONFLICT => ErrorKind::Conflict,
+            _ if status.is_server_error() => ErrorKind::Unavailable,
+            _ => ErrorKind::Invalid,
+        };
         let values = format!("agent={}, status={}", self.target.address, status.as_u16());
         match serde_json::from_slice::<Fault>(body) {
             Ok(fault) => Error::new(kind, format!("{}. {values}", fault.error)).hint(fault.hint),

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::backup::wal::client;
 use crate::clock::{Clock, Moment};
 use crate::fnv::fnv1a;
 use crate::{Error, ErrorKind, Result};
@@ -71,18 +72,20 @@ impl DeadmanConfig {
     pub fn new(data_dir: &Path, run_dir: &Path, log: &Path) -> Result<Self> {
         std::fs::create_dir_all(run_dir)
             .map_err(|e| Error::internal(format!("cannot make the folder. path={}", run_dir.display())).because(e))?;
-        // The running program may have been replaced by an upgrade; then its path is marked as deleted.
-        let program =
-            std::env::current_exe().ok().filter(|exe| exe.exists()).unwrap_or_else(|| "/proc/self/exe".into());
         Ok(Self {
             data_dir: data_dir.to_owned(),
             shared: shared_path(Path::new("/dev/shm"), data_dir, run_dir),
             log: log.to_owned(),
             address: None,
-            program,
+            program: own_program(),
             args: Vec::new(),
         })
     }
+}
+
+/// The running program. It may have been replaced by an upgrade; then its path is marked as deleted.
+pub(super) fn own_program() -> PathBuf {
+    std::env::current_exe().ok().filter(|exe| exe.exists()).unwrap_or_else(|| "/proc/self/exe".into())
 }
 
 /// Memory rather than disk: a page of a file on a stalled disk can stall whoever touches it.
@@ -342,10 +345,12 @@ impl Deadman {
     }
 }
 
-/// For the first line of a program's `main`: runs the deadman if that is what the program was started for.
+/// For the first line of a program's `main`: runs the deadman, or asks for PostgreSQL about WAL, if that is what the program
+/// was started for.
 ///
 /// `args` are the program's arguments with its name first, as [`std::env::args_os`] yields them. A program
-/// that embeds an agent must do this, since the agent starts its own program anew as its deadman.
+/// that embeds an agent must do this, since the agent starts its own program anew as its deadman, and PostgreSQL runs it as
+/// its `archive_command`.
 ///
 /// ```no_run
 /// # use std::process::ExitCode;
@@ -358,8 +363,8 @@ impl Deadman {
 /// }
 /// ```
 pub fn intercept(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
-    let mut args = args.into_iter().skip(1);
-    (args.next()? == "deadman").then(|| run(args))
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1)? == "deadman" { Some(run(args.into_iter().skip(2))) } else { client::intercept(args) }
 }
 
 #[cfg(test)]

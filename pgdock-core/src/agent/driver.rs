@@ -25,6 +25,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::api::{PendingOrder, Published};
+use crate::agent::archive::Archiving;
+use crate::agent::backup::{Backups, Clerk};
 use crate::agent::deadman::Deadman;
 use crate::agent::hands::{Hands, Left};
 use crate::agent::notices::Notices;
@@ -70,6 +72,11 @@ pub(crate) struct Parts {
     pub(crate) proof: Option<Proof>,
     pub(crate) failover_ip: Option<Arc<dyn FailoverIp>>,
     pub(crate) hands: Arc<Hands>,
+    /// What archives WAL, where that is done.
+    pub(crate) archiving: Option<Arc<Archiving>>,
+    /// What takes base backups, and what looks after all of them, where there are any.
+    pub(crate) backups: Option<Arc<Backups>>,
+    pub(crate) clerk: Option<Arc<Clerk>>,
     pub(crate) deadman: Deadman,
     pub(crate) events: Arc<EventLog>,
     pub(crate) published: watch::Sender<Published>,
@@ -329,6 +336,7 @@ impl Driver {
     fn step(&mut self) {
         self.view.now = self.parts.clock.now();
         self.take_bundle_at_rest();
+        self.view.backup = self.parts.backups.as_ref().and_then(|backups| backups.wanted());
         let mut d = decide(&self.view);
         self.view.extend_right(d.deadline);
         self.view.note_aid(&d);
@@ -345,6 +353,9 @@ impl Driver {
             self.observe_at = self.observe_at.min(self.view.now + WATCHFUL);
         }
         self.look_after_address();
+        if self.parts.archiving.as_ref().is_some_and(|archiving| archiving.was_contradicted()) {
+            d.want(Action::ReadWitness);
+        }
         self.tell_failures(&mut d);
         self.notices.tell(&self.view, &d, &self.parts.events);
         let mut published = publish(&self.view, &d);
@@ -379,6 +390,12 @@ impl Driver {
         texts.extend(strangers.iter().map(String::as_str));
         let configuration = self.parts.hands.configuration.problem();
         texts.extend(configuration.as_deref());
+        let archiving = self.parts.archiving.as_ref().map(|archiving| archiving.problems()).unwrap_or_default();
+        texts.extend(archiving.iter().map(String::as_str));
+        let failed = self.parts.backups.as_ref().and_then(|backups| backups.problems());
+        let overdue = self.parts.clerk.as_ref().and_then(|clerk| clerk.problem());
+        texts.extend(failed.as_deref());
+        texts.extend(overdue.as_deref());
         texts.sort_unstable();
         for text in texts {
             d.problem(text);

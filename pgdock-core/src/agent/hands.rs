@@ -11,11 +11,14 @@ use crate::agent::api::wal;
 use crate::agent::client::AgentClient;
 use crate::agent::configuration::{Applied, Configuration};
 use crate::agent::state::StateFile;
+use crate::backup::Repository;
+use crate::backup::wal::{Fetcher, Segment, WalStore};
 use crate::decide::Action;
 use crate::postgres::instance::{Detached, Instance};
+use crate::postgres::wal_tail::WalTail;
 use crate::report::{Crash, Pledge, Tail};
 use crate::settings::Settings;
-use crate::{Error, Lsn, NodeName, Result, Role, Term};
+use crate::{Error, Lsn, NodeName, Result, Role, Term, TimelineId};
 
 /// How long a copy may take: only so that it ends some time. What is slow here is the size.
 const COPY_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -24,6 +27,8 @@ const COPY_LIMIT: Duration = Duration::from_secs(24 * 3600);
 const TAIL_LIMIT: Duration = Duration::from_millis(1500);
 /// How much more of it than `lag_bytes_max` is taken: what was written since the primary last told where it was.
 const TAIL_SLACK_BYTES: usize = 64 << 20;
+/// How many segments are taken from the archive at once.
+const FETCHED_MAX: usize = 64;
 
 /// What an action on PostgreSQL leaves behind for the view.
 #[derive(Debug)]
@@ -36,6 +41,11 @@ pub(crate) enum Left {
     Tail(Crash),
     /// Another bundle counts.
     Bundle(Applied),
+    /// WAL was taken from the archive, up to where it has any: nothing where that was far enough.
+    Fetched {
+        /// Where the WAL begins that it lacks.
+        lacks: Option<Lsn>,
+    },
 }
 
 /// What works on PostgreSQL.
@@ -98,6 +108,9 @@ impl Hands {
             Action::TakeTail { tail } => {
                 self.take_tail(&tail).await?;
                 return Ok(Left::Tail(tail.crash));
+            }
+            Action::FetchWal { timeline, to } => {
+                return Ok(Left::Fetched { lacks: self.fetch_wal(timeline, to).await });
             }
             other => return Err(Error::internal(format!("not an action on PostgreSQL: {other:?}"))),
         }
@@ -207,6 +220,47 @@ impl Hands {
         let served = peer.wal_tail(tail.timeline, held.flushed, limit, TAIL_LIMIT).await?;
         tracing::info!(%from, held = %held.flushed, end = %served.end(), "the end of the WAL was received");
         self.instance.add_wal(held, served).await
+    }
+
+    /// Takes WAL from the archive and puts it where recovery finds it. Tells from where on that did not go, whatever the reason:
+    /// then the leader is copied.
+    async fn fetch_wal(&self, timeline: TimelineId, to: Lsn) -> Option<Lsn> {
+        let mut at = Lsn(0);
+        match self.fetch_segments(timeline, to, &mut at).await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), from = %at, "the WAL that is needed is not to be had from the archive");
+                Some(at)
+            }
+        }
+    }
+
+    async fn fetch_segments(&self, timeline: TimelineId, to: Lsn, at: &mut Lsn) -> Result<()> {
+        let mut held = self.instance.held_wal().await?;
+        *at = held.flushed;
+        let system = self.instance.observe().await?.system_identifier;
+        let system = system.ok_or_else(|| Error::not_ready("this node has no data directory"))?;
+        if held.timeline != timeline {
+            return Err(Error::not_ready(format!("this standby is on another timeline. timeline={}", held.timeline)));
+        }
+        let repository = Repository::open(&self.settings).await?;
+        let fetcher = Fetcher::new(WalStore::new(repository.sink, repository.codec, system));
+        // So much at once; recovery replays it meanwhile, and more is asked for then.
+        for _ in 0..FETCHED_MAX {
+            if held.flushed >= to {
+                break;
+            }
+            let segment_bytes = self.instance.segment_bytes().await?;
+            let segment = Segment::at(timeline, held.flushed, segment_bytes);
+            let bytes = fetcher.fetch(&segment.to_string()).await?;
+            let bytes = bytes.filter(|bytes| bytes.len() as u64 == segment_bytes);
+            let bytes =
+                bytes.ok_or_else(|| Error::not_ready(format!("the archive lacks a segment. segment={segment}")))?;
+            let (start, end) = (segment.begin(segment_bytes), segment.end(segment_bytes));
+            self.instance.add_wal(held, WalTail { start, bytes }).await?;
+            held.flushed = end;
+        }
+        Ok(())
     }
 
     /// A data directory is only worked on while no process of it is left.

@@ -39,6 +39,7 @@ pub fn policy(settings: &Settings, failover_ip: bool) -> Policy {
         rejoin_budget: failover.rejoin_budget,
         disk_free_min: failover.disk_free_min,
         failover_ip,
+        archive: settings.backup.is_some(),
         rules: Rules::default(),
     }
 }

@@ -1,6 +1,7 @@
 //! [`Agent`]: what runs on each node, put together from settings and components.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::api::{self, ApiState, ServeConfig};
+use crate::agent::archive::{self, Archiving};
+use crate::agent::backup::Backups;
 use crate::agent::client::AgentClient;
 use crate::agent::configuration::Configuration;
-use crate::agent::deadman::{Deadman, DeadmanConfig};
+use crate::agent::deadman::{self, Deadman, DeadmanConfig};
 use crate::agent::driver::{Driver, Ended, Parts, Proof};
 use crate::agent::hands::Hands;
 use crate::agent::peers::{self, PeersConfig};
@@ -25,7 +28,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::decide::Decision;
 use crate::event::EventLog;
 use crate::failover_ip::{self, FailoverIp};
-use crate::postgres::instance::{Instance, InstanceConfig};
+use crate::postgres::instance::{Instance, InstanceConfig, Layout};
 use crate::postgres::os_user::OsUser;
 use crate::postgres::version::Binaries;
 use crate::secrets::Secrets;
@@ -228,7 +231,8 @@ impl Agent {
     pub async fn live(self, stop: CancellationToken) -> Result<Ended> {
         let settings = Arc::clone(&self.settings);
         let node = settings.node(&self.node)?.clone();
-        let instance = Arc::new(self.instance()?);
+        let program = self.deadman_program.clone().unwrap_or_else(deadman::own_program);
+        let instance = Arc::new(self.instance(&program)?);
         instance.prepare().await?;
         let _lock = lock::take(&node.home, &self.node)?;
         let durable = Arc::new(StateFile::open(&node.home.join("state.json"))?);
@@ -256,9 +260,7 @@ impl Agent {
             &node.home.join("logs").join("deadman.log"),
         )?;
         config.address = settings.failover_ip.as_ref().filter(|_| !self.own_ip).and_then(FailoverIpSettings::held_here);
-        if let Some(program) = &self.deadman_program {
-            config.program.clone_from(program);
-        }
+        config.program = program;
         let deadman = Deadman::open_or_spawn(config, Arc::clone(&self.clock)).await?;
 
         let mut view = View::new(self.node.clone(), policy(&settings, self.failover_ip.is_some()));
@@ -271,6 +273,32 @@ impl Agent {
         // Cancelled when the loop has ended, whatever ended it.
         let end = CancellationToken::new();
         let _ends_with_us = end.clone().drop_guard();
+        let archiving = Archiving::new(&settings, &instance, watching.clone(), Arc::clone(&self.clock));
+        if let Some(archiving) = &archiving {
+            archiving.spawn(&end)?;
+        }
+        let others = settings.nodes.iter().filter(|(name, _)| **name != self.node);
+        let peer_agents = others
+            .clone()
+            .map(|(name, n)| {
+                let agent = AgentClient::new(&host_port(&n.address, n.agent_port), Arc::clone(&client))?;
+                Ok((name.clone(), agent.with_token(self.secrets.agent_token.clone())))
+            })
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let backups = Backups::new(
+            Arc::clone(&settings),
+            self.node.clone(),
+            Arc::clone(&instance),
+            watching.clone(),
+            peer_agents.clone(),
+            Arc::clone(&self.clock),
+            Arc::clone(&events),
+        );
+        let clerk = backups.as_ref().map(|backups| Arc::new(backups.clerk()));
+        if let Some(clerk) = &clerk {
+            let (clerk, end) = (Arc::clone(clerk), end.clone());
+            tokio::spawn(async move { clerk.run(end).await });
+        }
         let state = ApiState {
             published: watching,
             orders: order_tx,
@@ -280,17 +308,12 @@ impl Agent {
             beat: settings.agent.beat,
             home: node.home.clone(),
             diverged: instance.diverged(),
+            backups: backups.clone(),
+            clerk: clerk.clone(),
+            archiver: archiving.as_ref().map(|archiving| Arc::clone(&archiving.archiver)),
         };
         let router = api::router(state, end.clone());
         let served = tokio::spawn(api::serve(listener, server, router, ServeConfig::default(), end.clone()));
-        let others = settings.nodes.iter().filter(|(name, _)| **name != self.node);
-        let peer_agents = others
-            .clone()
-            .map(|(name, n)| {
-                let agent = AgentClient::new(&host_port(&n.address, n.agent_port), Arc::clone(&client))?;
-                Ok((name.clone(), agent.with_token(self.secrets.agent_token.clone())))
-            })
-            .collect::<Result<_>>()?;
         let _links = peers::spawn(
             PeersConfig {
                 cluster: settings.cluster.name.clone(),
@@ -318,6 +341,9 @@ impl Agent {
             proof,
             failover_ip: self.failover_ip,
             hands,
+            archiving,
+            backups,
+            clerk,
             deadman,
             events,
             published,
@@ -332,7 +358,7 @@ impl Agent {
     }
 
     /// The PostgreSQL of this node.
-    fn instance(&self) -> Result<Instance> {
+    fn instance(&self, program: &Path) -> Result<Instance> {
         let settings = &self.settings;
         let node = settings.node(&self.node)?;
         let postgres = &settings.postgres;
@@ -364,6 +390,7 @@ impl Agent {
             },
             database: postgres.database.clone(),
             owner: postgres.owner.clone(),
+            archive_command: archive::command(settings, &Layout::new(&node.home, node.postgres_port)?, program),
         };
         Instance::new(config, Arc::clone(&self.clock))
     }

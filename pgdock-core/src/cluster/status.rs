@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::api::NodeStatus;
-use crate::agent::host_port;
+use crate::agent::{BackupRunning, BackupsKept, host_port};
+use crate::backup::wal::ArchiveStatus;
 use crate::report::{Report, State};
 use crate::settings::Settings;
 use crate::witness::Record;
@@ -34,6 +35,15 @@ pub struct ClusterStatus {
     pub acks: u32,
     /// The witness.
     pub witness: WitnessView,
+    /// How the archiving of WAL stands, as the leader tells; nothing where that is not done, or nobody tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
+    /// The base backups that there are, as the leader tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<BackupsKept>,
+    /// The base backup that is being made, and of which node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<(NodeName, BackupRunning)>,
     /// Every node of the settings, by name.
     pub nodes: Vec<NodeView>,
     /// What a person should know of the cluster as a whole. What concerns one node is with that node.
@@ -121,6 +131,9 @@ pub(super) fn assemble(
         .map(|status| &status.report)
         .filter(|report| report.role == Role::Primary);
 
+    let archive = heard().find(|s| primary.is_some_and(|p| p.node == s.report.node)).and_then(|s| s.archive.clone());
+    let backups = heard().find_map(|s| s.backups.clone());
+    let backup = heard().find_map(|s| Some((s.report.node.clone(), s.backup.clone()?.running?)));
     let nodes: Vec<_> = answers.iter().map(|(name, answer)| node(settings, name, answer, primary)).collect();
     let mut problems = cluster_problems(record, &nodes);
     match witness_fault {
@@ -139,6 +152,9 @@ pub(super) fn assemble(
         sync_set: record.map(|r| r.sync_set.iter().map(|member| member.node.clone()).collect()).unwrap_or_default(),
         acks: record.map(|r| r.acks).unwrap_or_default(),
         witness,
+        archive,
+        backups,
+        backup,
         nodes,
         problems,
     }

@@ -103,6 +103,13 @@ pub enum Action {
         /// What is served.
         tail: Tail,
     },
+    /// Take WAL that the leader no longer has from the archive, and put it where recovery finds it.
+    FetchWal {
+        /// The timeline of this standby and of the leader.
+        timeline: TimelineId,
+        /// Up to where: from there on the leader has it.
+        to: Lsn,
+    },
     /// Make pgdock's roles and the application's database in a new cluster.
     EnsureRoles,
     /// Make the slots of members that have none, drop those of nobody.
@@ -167,6 +174,7 @@ impl Action {
             Self::Reload => Task::Reload,
             Self::AdmitClients => Task::AdmitClients,
             Self::TakeTail { .. } => Task::TakeTail,
+            Self::FetchWal { .. } => Task::FetchWal,
             Self::ReadWitness
             | Self::SwapWitness { .. }
             | Self::RelaySwap { .. }

@@ -92,6 +92,7 @@ pub(super) fn create(view: &View, d: &mut Decision, stopped: &Stopped) {
         paused: false,
         bundle: BTreeMap::new(),
         history: History::new(stopped.timeline),
+        backup: None,
     };
     d.want(Action::SwapWitness { expected: None, next });
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::action::{Action, Decision, Lane};
+use super::backup_claim;
 use super::rules::Rule;
 use crate::node::Member;
 use crate::postgres::timeline::TimelineId;
@@ -57,6 +58,7 @@ pub(super) fn refreshed(view: &View, record: &Record) -> Record {
     next.ttl = view.policy.ttl;
     next.members = view.policy.members.iter().map(|(name, m)| (name.clone(), m.address.clone())).collect();
     next.barred = view.barred();
+    next.backup = backup_claim::standing(view, record);
     if let Some(primary) = view.local.postgres.as_primary() {
         next.timeline = record.timeline.max(primary.timeline);
         next.leader_lsn = primary.flushed;

@@ -4,6 +4,7 @@ mod support;
 
 mod address_astray;
 mod adopt;
+mod backup_claim;
 mod bootstrap;
 mod campaign;
 mod candidate;

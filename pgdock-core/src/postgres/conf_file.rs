@@ -54,6 +54,8 @@ pub struct Main<'a> {
     pub key: &'a Path,
     /// Logical slots are kept on standbys.
     pub failover_slots: bool,
+    /// `archive_command`, where WAL is archived.
+    pub archive_command: Option<&'a str>,
 }
 
 impl Main<'_> {
@@ -66,6 +68,10 @@ impl Main<'_> {
         }
         if self.failover_slots {
             line(&mut text, "hot_standby_feedback", "on");
+        }
+        if self.archive_command.is_some() {
+            // What is written now and then reaches the archive, too.
+            line(&mut text, "archive_timeout", "60s");
         }
         text.push_str("\n# From the cluster's settings.\n");
         for (key, value) in self.user {
@@ -97,16 +103,21 @@ impl Main<'_> {
         ] {
             line(&mut text, key, value);
         }
+        if let Some(command) = self.archive_command {
+            // Standbys ask as well, and so keep what is not archived when they take over.
+            line(&mut text, "archive_mode", "always");
+            line(&mut text, "archive_command", command);
+        }
         text.push_str("\ninclude 'upstream.conf'\ninclude 'names.conf'\ninclude 'clients.conf'\n");
         text
     }
 }
 
-/// Checks the settings that a user asks for.
+/// Checks the settings that a user asks for; `archives` where pgdock archives WAL itself.
 ///
 /// # Errors
 /// `Invalid`, naming the first key that is no setting's name, is pgdock's own, or is out of bounds.
-pub fn check_settings(user: &BTreeMap<String, String>) -> Result<()> {
+pub fn check_settings(user: &BTreeMap<String, String>, archives: bool) -> Result<()> {
     for (key, value) in user {
         let refuse = |why: &str| Error::invalid(format!("postgres.settings: {why}. key={key}, value={value}"));
         if !is_setting_name(key) {
@@ -115,7 +126,9 @@ pub fn check_settings(user: &BTreeMap<String, String>) -> Result<()> {
         if value.contains('\0') {
             return Err(refuse("a value cannot hold a zero byte"));
         }
-        if let Some(refusal) = reserved::refusal(&key.to_ascii_lowercase(), value) {
+        let name = key.to_ascii_lowercase();
+        let own = || reserved::archiving(&name).filter(|_| archives);
+        if let Some(refusal) = reserved::refusal(&name, value).or_else(own) {
             return Err(if refusal.managed {
                 // It may hold a password, as a connection string does.
                 Error::invalid(format!("postgres.settings: pgdock sets this itself. key={key}"))
@@ -298,12 +311,13 @@ fn is_setting_name(key: &str) -> bool {
 ///
 /// PostgreSQL reads that file last, so that it would win over pgdock's own settings.
 #[must_use]
-pub fn strip_auto_conf(text: &str) -> Option<String> {
+pub fn strip_auto_conf(text: &str, archives: bool) -> Option<String> {
     let keeps = |line: &&str| {
         let key: String = line.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         let value = line.trim_start()[key.len()..].trim_start_matches([' ', '\t', '=']).trim_end();
         let value = unquote(value).unwrap_or_else(|| value.to_owned());
-        reserved::refusal(&key.to_ascii_lowercase(), &value).is_none()
+        let name = key.to_ascii_lowercase();
+        reserved::refusal(&name, &value).is_none() && !(archives && reserved::archiving(&name).is_some())
     };
     if text.lines().all(|l| keeps(&l)) {
         return None;
@@ -345,12 +359,16 @@ mod tests {
             ("include", "x"),
             ("a b", "x"),
         ] {
-            let error = check_settings(&settings(key, value)).unwrap_err();
+            let error = check_settings(&settings(key, value), false).unwrap_err();
             assert!(error.to_string().contains(key), "{error}");
         }
         for (key, value) in [("work_mem", "8MB"), ("wal_level", "logical"), ("pg_stat_statements.max", "100")] {
-            check_settings(&settings(key, value)).unwrap();
+            check_settings(&settings(key, value), true).unwrap();
         }
+        // Only where pgdock archives WAL itself.
+        check_settings(&settings("archive_command", "cp %p /x"), false).unwrap();
+        let error = check_settings(&settings("Archive_Command", "cp %p /x"), true).unwrap_err();
+        assert!(error.to_string().contains("Archive_Command"), "{error}");
     }
 
     #[test]
@@ -365,6 +383,7 @@ mod tests {
             cert: Path::new("/c"),
             key: Path::new("/k"),
             failover_slots: true,
+            archive_command: Some("pgdock wal push %f"),
         }
         .render();
         let at = |needle: &str| text.rfind(needle).unwrap_or_else(|| panic!("{needle}"));
@@ -372,6 +391,7 @@ mod tests {
         assert!(at("wal_keep_size = '1GB'") < at("fsync = 'on'"));
         assert!(at("hot_standby_feedback = 'on'") < at("wal_keep_size = '1GB'"));
         assert!(at("fsync") < at("upstream.conf") && at("upstream.conf") < at("names.conf"));
+        assert!(at("archive_timeout") < at("wal_keep_size = '1GB'") && at("archive_mode = 'always'") > at("fsync"));
         assert!(text.contains("unix_socket_directories = '\"/opt/a, b\"'"));
     }
 
@@ -412,9 +432,12 @@ mod tests {
     #[test]
     fn alter_system_cannot_win() {
         let text = "# Do not edit\nwork_mem = '8MB'\nSYNCHRONOUS_STANDBY_NAMES = '*'\nprimary_conninfo = 'x'\n";
-        assert_eq!(strip_auto_conf(text).unwrap(), "# Do not edit\nwork_mem = '8MB'\n");
-        assert_eq!(strip_auto_conf("work_mem = '8MB'\n"), None);
-        assert_eq!(strip_auto_conf("fsync = 'off'\nmax_wal_senders = '2'\nfsync off\n").unwrap(), "");
-        assert_eq!(strip_auto_conf("fsync = 'on'\nsynchronous_commit = 'remote_apply'\n"), None);
+        assert_eq!(strip_auto_conf(text, false).unwrap(), "# Do not edit\nwork_mem = '8MB'\n");
+        assert_eq!(strip_auto_conf("work_mem = '8MB'\narchive_mode = 'off'\n", false), None);
+        assert_eq!(
+            strip_auto_conf("fsync = 'off'\nmax_wal_senders = '2'\nfsync off\narchive_mode = 'off'\n", true).unwrap(),
+            ""
+        );
+        assert_eq!(strip_auto_conf("fsync = 'on'\nsynchronous_commit = 'remote_apply'\n", true), None);
     }
 }

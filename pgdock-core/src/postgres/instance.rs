@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use secrecy::SecretString;
+use tokio::sync::watch;
 
 use crate::clock::{Clock, Moment};
 use crate::node::{Incarnation, Member};
@@ -51,6 +52,7 @@ mod run;
 mod scripts;
 mod slots;
 mod tail;
+mod wal_switch;
 
 pub use configuration::UserConfiguration;
 pub use copy::Progress;
@@ -93,6 +95,8 @@ pub struct InstanceConfig {
     pub database: String,
     /// Its owner, the role that the application logs in as.
     pub owner: String,
+    /// `archive_command`, where WAL is archived. It is asked on standbys, too.
+    pub archive_command: Option<String>,
 }
 
 /// How often the room on the disk is asked for.
@@ -146,6 +150,8 @@ struct Inner {
     /// For upkeep that may take long.
     upkeep: Session,
     memory: Mutex<Memory>,
+    /// Whether PostgreSQL was told to stop, and not started again since.
+    stopping: watch::Sender<bool>,
     /// What is asked of a running server.
     observation: String,
 }
@@ -206,7 +212,9 @@ impl Instance {
         let (watching, control, upkeep) = (session(), session(), session());
         let memory = Mutex::default();
         let observation = observe::query_for(config.binaries.version());
-        let inner = Inner { observation, config, layout, family, clock, in_force, watching, control, upkeep, memory };
+        let stopping = watch::Sender::new(false);
+        let inner =
+            Inner { stopping, observation, config, layout, family, clock, in_force, watching, control, upkeep, memory };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -220,6 +228,11 @@ impl Instance {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.inner.layout
+    }
+
+    /// Whether PostgreSQL is being stopped, or was, and not started again since.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.inner.stopping.subscribe()
     }
 
     /// This node's present life, once there is a data directory.

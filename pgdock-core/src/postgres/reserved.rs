@@ -50,6 +50,9 @@ const MANAGED_PREFIXES: &[(&str, &str)] = &[
     ("recovery_target", "it would end or steer a standby's recovery; use `pgdock backup restore`"),
 ];
 
+/// Settings that are pgdock's where it archives WAL.
+const ARCHIVING: &[&str] = &["archive_mode", "archive_command", "archive_library", "archive_cleanup_command"];
+
 /// Settings that must not be switched off.
 const NEVER_OFF: &[(&str, &str)] = &[
     ("hot_standby", "standbys answer reads and pgdock's own questions"),
@@ -99,6 +102,15 @@ pub(crate) fn refusal(name: &str, value: &str) -> Option<Refusal> {
         }
         _ => None,
     }
+}
+
+/// Why a line is refused where pgdock archives WAL. The name is in lower case.
+pub(crate) fn archiving(name: &str) -> Option<Refusal> {
+    ARCHIVING.contains(&name).then(|| Refusal {
+        expected: "nothing, since pgdock archives WAL".to_owned(),
+        remedy: "remove it: with [backup] pgdock archives WAL itself, on whichever node leads".to_owned(),
+        managed: true,
+    })
 }
 
 /// PostgreSQL takes any unambiguous beginning of a boolean's word.

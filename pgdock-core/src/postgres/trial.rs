@@ -38,6 +38,7 @@ pub(crate) async fn of_settings(
         cert: at,
         key: at,
         failover_slots: false,
+        archive_command: None,
     };
     let file = at.join("postgresql.conf");
     std::fs::write(&file, main.render()).map_err(failed)?;

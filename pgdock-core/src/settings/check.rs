@@ -10,6 +10,7 @@ use super::duration::display;
 use super::section::{Reader, Section};
 use super::{FailoverIpSettings, Reach, Settings, docker, failover_ip};
 use crate::backup_sink::BackupUrl;
+use crate::postgres::reserved;
 use crate::witness::WitnessUrl;
 use crate::witness::record::Durability;
 
@@ -26,6 +27,7 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     failover_ip::fit(settings.failover_ip.as_ref(), settings.postgres.listen, &settings.nodes, reader);
     witness(settings, reader);
     backup(settings, reader);
+    archiving(settings, reader);
     reach(settings, reader);
 }
 
@@ -245,6 +247,21 @@ fn witness(settings: &Settings, reader: &Reader) {
             format!("the address of {name}"),
             "use one elsewhere: with its node the cluster would lose its arbiter, too",
         );
+    }
+}
+
+/// With `[backup]` it is pgdock that archives WAL.
+fn archiving(settings: &Settings, reader: &Reader) {
+    if settings.backup.is_none() {
+        return;
+    }
+    let of_nodes = settings.nodes.values().flat_map(|node| node.settings.keys());
+    let names: std::collections::BTreeSet<_> = settings.postgres.settings.keys().chain(of_nodes).collect();
+    for name in names {
+        if let Some(refusal) = reserved::archiving(name) {
+            let key = format!("postgres.settings.{name}");
+            reader.fault(&key, refusal.expected, format!("a line for {name}"), &refusal.remedy);
+        }
     }
 }
 

@@ -841,3 +841,16 @@ fn faults_of_a_failover_ip_name_the_kind() {
     ");
     insta::assert_snapshot!(faults("kind = \"linux\"\naddress = \"127.0.0.2\"", ""), @"cluster.toml:8: failover_ip.address: expected an address that can move, found the own address of n1; write the address that follows the primary");
 }
+
+#[test]
+fn where_pgdock_archives_wal_nobody_else_does() {
+    let with = |sections: &str| {
+        let text = format!("[cluster]\nname = \"main\"\n{sections}\n[nodes.n1]\naddress = \"127.0.0.2\"\n");
+        Settings::from_toml(&text, Path::new("/srv/pg")).map_err(|e| e.chain())
+    };
+    let own = "[postgres.settings]\narchive_mode = \"on\"\narchive_command = \"cp %p /x\"\n";
+    with(own).unwrap();
+    let refused = with(&format!("[backup]\nurl = \"file:/b\"\n{own}")).unwrap_err();
+    assert!(refused.contains("postgres.settings.archive_command") && refused.contains("archive_mode"), "{refused}");
+    with("[backup]\nurl = \"file:/b\"\n[postgres.settings]\narchive_timeout = \"10s\"\n").unwrap();
+}

@@ -69,6 +69,7 @@ impl View {
             tail: d.tail.clone().map(Box::new),
             oldest_wal: self.local.oldest_wal,
             took: self.took.clone().map(Box::new),
+            backup: self.backup.clone(),
         }
     }
 

@@ -199,6 +199,7 @@ pub fn scratch_record(heartbeat: u64) -> Record {
         paused: false,
         bundle: Default::default(),
         history: History::new(TimelineId(1)),
+        backup: None,
     }
 }
 

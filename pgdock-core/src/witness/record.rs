@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::Label;
 use crate::node::Member;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::{History, TimelineId};
@@ -108,6 +109,18 @@ pub struct Record {
     pub bundle: BTreeMap<NodeName, String>,
     /// The leader's timeline, once it has begun it, and the forks that led to it.
     pub history: History,
+    /// The backup that is being made: there is one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupClaim>,
+}
+
+/// Who makes which backup.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BackupClaim {
+    /// The node.
+    pub node: NodeName,
+    /// The backup.
+    pub label: Label,
 }
 
 impl Record {

@@ -78,6 +78,7 @@ impl Rig {
                 secrets: authority.secrets(address),
                 database: "app".into(),
                 owner: "app \"owner\"".into(),
+                archive_command: None,
             })
             .collect();
         let nodes: Vec<_> = configs.iter().map(instance).collect();

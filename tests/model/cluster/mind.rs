@@ -122,6 +122,7 @@ impl Mind {
                 .collect(),
             rejoin_budget: STEP,
             disk_free_min: 0,
+            archive: false,
             failover_ip: false,
             rules,
         };

@@ -98,6 +98,7 @@ impl Mind {
                 .collect(),
             rejoin_budget: TICK * 1000,
             disk_free_min: 0,
+            archive: false,
             failover_ip: false,
             rules,
         };

@@ -214,13 +214,13 @@ async fn a_standby_whose_wal_is_gone_copies_the_leader_by_itself() {
 }
 
 /// How often a node's data directory was made anew.
-async fn made_anew(cluster: &RealCluster, node: &NodeName) -> Result<usize> {
+pub(crate) async fn made_anew(cluster: &RealCluster, node: &NodeName) -> Result<usize> {
     let events = cluster.cluster.events(None).await?.events;
     Ok(events.iter().filter(|e| e.node == *node && e.kind == EventKind::Cloned).count())
 }
 
 /// The name of the oldest segment of WAL that a node has.
-fn oldest_segment(cluster: &RealCluster, node: &NodeName) -> String {
+pub(crate) fn oldest_segment(cluster: &RealCluster, node: &NodeName) -> String {
     let files = fs::read_dir(cluster.data_dir(node).join("pg_wal")).expect("there is WAL").flatten();
     let names = files.map(|f| f.file_name().to_string_lossy().into_owned()).filter(|name| name.len() == 24);
     names.min().expect("there is a segment")

@@ -2,12 +2,13 @@
 
 use std::fmt::{Display, Write};
 
-use super::state::Published;
+use super::state::ApiState;
 use crate::Role;
-use crate::clock::Clock;
+use crate::backup::wal::ArchiveStatus;
 
-pub(super) fn render(said: &Published, clock: &dyn Clock, events_dropped: u64) -> String {
-    let (mut page, report, now) = (Page::default(), &said.report, clock.now());
+pub(super) fn render(state: &ApiState) -> String {
+    let said = state.published.borrow();
+    let (mut page, report, now) = (Page::default(), &said.report, state.clock.now());
     page.head("pgdock_info", "gauge", "The node, its cluster, and the configuration that runs.");
     let bundle = report.bundle.as_deref().unwrap_or_default();
     let labels = [("cluster", report.cluster.as_str()), ("node", report.node.as_str()), ("bundle", bundle)];
@@ -41,7 +42,7 @@ pub(super) fn render(said: &Published, clock: &dyn Clock, events_dropped: u64) -
         now.since(said.at).as_secs_f64(),
     );
     page.head("pgdock_events_dropped_total", "counter", "Events that could not be written to disk.");
-    page.value("pgdock_events_dropped_total", &[], events_dropped);
+    page.value("pgdock_events_dropped_total", &[], state.events.dropped());
     if !report.standbys.is_empty() {
         page.head("pgdock_standby_lag_bytes", "gauge", "WAL that a standby of this primary has not replayed.");
         for standby in &report.standbys {
@@ -49,7 +50,28 @@ pub(super) fn render(said: &Published, clock: &dyn Clock, events_dropped: u64) -
             page.value("pgdock_standby_lag_bytes", &labels, report.flushed.ahead_of(standby.replayed));
         }
     }
+    if let Some(archiver) = &state.archiver {
+        archive(&mut page, &archiver.status());
+    }
     page.0
+}
+
+fn archive(page: &mut Page, status: &ArchiveStatus) {
+    page.gauge("pgdock_archive_waiting_files", "Files of WAL that wait to be in the archive.", status.waiting);
+    page.gauge("pgdock_archive_failing", "1 while WAL cannot be archived.", u8::from(status.failing.is_some()));
+    if let Some(bytes) = status.backlog_bytes {
+        let help = "WAL on the leader's disk that is not in the archive, the present segment included.";
+        page.gauge("pgdock_archive_backlog_bytes", help, bytes);
+    }
+    let times = [
+        ("pgdock_archive_last_timestamp_seconds", "When this node last put WAL into the archive.", status.last_at),
+        ("pgdock_archive_oldest_timestamp_seconds", "Since when the oldest WAL waits.", status.oldest_at),
+    ];
+    for (name, help, at) in times {
+        if let Some(at) = at {
+            page.gauge(name, help, at.as_second());
+        }
+    }
 }
 
 #[derive(Default)]

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::order::OrderRequest;
+use crate::agent::backup::{BackupStatus, Backups, BackupsKept, Clerk};
+use crate::backup::wal::{ArchiveStatus, Archiver};
 use crate::clock::{Clock, Moment};
 use crate::decide::action::Verdict;
 use crate::event::EventLog;
@@ -109,6 +111,12 @@ pub struct ApiState {
     pub home: PathBuf,
     /// The WAL that rewinds took off this node.
     pub diverged: DivergedWal,
+    /// What archives its WAL, where that is done.
+    pub archiver: Option<Arc<Archiver>>,
+    /// What takes its base backups, where that is done.
+    pub backups: Option<Arc<Backups>>,
+    /// What looks after all backups, where there are any.
+    pub(in crate::agent) clerk: Option<Arc<Clerk>>,
 }
 
 /// An order on its way to the loop.
@@ -142,10 +150,20 @@ pub struct NodeStatus {
     /// The nodes that the agent's settings name, in order.
     #[serde(default)]
     pub members: Vec<NodeName>,
+    /// How the archiving of its WAL stands, where that is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
+    /// What it does about base backups, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
+    /// The base backups that there are; only the leader tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<BackupsKept>,
 }
 
 impl NodeStatus {
-    pub(super) fn new(published: &Published, clock: &dyn Clock) -> Self {
+    pub(super) fn of(state: &ApiState) -> Self {
+        let (published, clock) = (state.published.borrow(), &*state.clock);
         let now = clock.now();
         Self {
             now: clock.wall(),
@@ -156,6 +174,9 @@ impl NodeStatus {
             record: published.record.clone(),
             peers: published.peers.clone(),
             members: published.members.clone(),
+            archive: state.archiver.as_ref().map(|archiver| archiver.status()),
+            backup: state.backups.as_ref().map(|backups| backups.status()),
+            backups: state.clerk.as_ref().and_then(|clerk| clerk.kept()),
         }
     }
 }

@@ -80,6 +80,7 @@ fn record(leader: &str) -> Record {
         paused: false,
         bundle: BTreeMap::default(),
         history: History::new(TimelineId(3)),
+        backup: None,
     }
 }
 
@@ -132,6 +133,9 @@ impl Served {
             beat: Duration::from_millis(20),
             home: dir.path().to_owned(),
             diverged: DivergedWal::new(&dir.path().join("diverged"), dir.path(), 1),
+            archiver: None,
+            backups: None,
+            clerk: None,
         };
         let router = router(state.clone(), shutdown.clone());
         let server = tokio::spawn(serve(listener, authority.server(&["127.0.0.1"]), router, config, shutdown.clone()));

@@ -142,6 +142,9 @@ impl Driver {
                 if let (Left::Barrier(lsn), Some(names)) = (left, self.view.local.postgres.names()) {
                     self.view.barrier = Some(Barrier { names: names.clone(), lsn: *lsn });
                 }
+                if let Left::Fetched { lacks } = left {
+                    self.view.archive_lacks = *lacks;
+                }
                 if let Left::Tail(crash) = left {
                     self.view.took = Some(crash.clone());
                 }
@@ -153,6 +156,7 @@ impl Driver {
                     Task::StartStandby | Task::StartPrimary => Some(EventKind::PostgresStarted),
                     Task::Bootstrap => Some(EventKind::Bootstrap),
                     Task::TakeTail => Some(EventKind::WalTaken),
+                    Task::FetchWal if matches!(left, Left::Fetched { lacks: None }) => Some(EventKind::WalTaken),
                     _ => None,
                 };
                 if let Some(kind) = kind {
@@ -314,5 +318,6 @@ pub(super) fn words(task: Task) -> &'static str {
         Task::Stop => "stopping",
         Task::Reload => "reloading",
         Task::TakeTail => "taking the crashed primary's last WAL",
+        Task::FetchWal => "taking WAL from the archive",
     }
 }

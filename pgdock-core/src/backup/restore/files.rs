@@ -144,7 +144,7 @@ impl Places {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(cannot("read a file", &full, e)),
         };
-        let mut text = conf_file::strip_auto_conf(&found).unwrap_or(found);
+        let mut text = conf_file::strip_auto_conf(&found, true).unwrap_or(found);
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }

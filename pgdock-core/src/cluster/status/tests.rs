@@ -45,6 +45,7 @@ fn record() -> Record {
         paused: false,
         bundle: Default::default(),
         history: History::default(),
+        backup: None,
     }
 }
 
@@ -82,6 +83,9 @@ fn says(report: Report) -> (NodeName, Result<NodeStatus>) {
         record: Some(record()),
         peers: Vec::new(),
         members: Vec::new(),
+        archive: None,
+        backup: None,
+        backups: None,
         report,
     };
     (status.report.node.clone(), Ok(status))

@@ -72,6 +72,7 @@ pub(super) fn policy() -> Policy {
         members: ["n1", "n2", "n3"].into_iter().map(member).collect(),
         rejoin_budget: Duration::from_secs(600),
         disk_free_min: 1000,
+        archive: false,
         failover_ip: false,
         rules: Rules::default(),
     }
@@ -99,6 +100,7 @@ fn record() -> Record {
         paused: false,
         bundle: BTreeMap::new(),
         history: History::new(TimelineId(2)),
+        backup: None,
     }
 }
 

@@ -1,6 +1,7 @@
 use super::support::*;
 use crate::decide::{Action, Decision, decide};
 use crate::postgres::lsn::Lsn;
+use crate::postgres::timeline::{Fork, History, TimelineId};
 use crate::view::View;
 
 /// A standby that came back too late: the leader's WAL begins behind what it has.
@@ -49,5 +50,37 @@ fn a_guard_of_commits_a_paused_cluster_and_a_second_time_wait_for_somebody() {
         assert!(!copies(&d) && tells(&d, words), "{d:?}");
         view.order = Some(crate::view::Order::Rejoin);
         assert_eq!(copies(&decide(&view)), words != "still guards", "{words}");
+    }
+}
+
+#[test]
+fn what_is_archived_is_taken_from_there_first() {
+    let fetch = Action::FetchWal { timeline: TimelineId(2), to: Lsn(1001) };
+    let mut view = late();
+    view.policy.archive = true;
+    let d = decide(&view);
+    assert!(wants(&d, &fetch) && !copies(&d) && tells(&d, "taken from the archive"), "{d:?}");
+    // The archive does not go on from here.
+    view.archive_lacks = Some(END);
+    assert!(copies(&decide(&view)));
+    // It did from somewhere else: then it is worth a try.
+    view.archive_lacks = Some(Lsn(900));
+    assert!(wants(&decide(&view), &fetch));
+    // Behind a fork the standby's own timeline ends.
+    peer_report(&mut view, "n1").history =
+        Some(History { timeline: TimelineId(3), forks: vec![Fork { timeline: TimelineId(2), end: Lsn(2000) }] });
+    assert!(copies(&decide(&view)));
+}
+
+#[test]
+fn a_guard_of_commits_and_a_paused_cluster_take_nothing_from_the_archive() {
+    let mut guard = late();
+    guard.policy.archive = true;
+    document(&mut guard).sync_set = members(&["n3"]);
+    let mut paused = late();
+    paused.policy.archive = true;
+    document(&mut paused).paused = true;
+    for view in [guard, paused] {
+        assert!(!decide(&view).actions.iter().any(|action| matches!(action, Action::FetchWal { .. })));
     }
 }

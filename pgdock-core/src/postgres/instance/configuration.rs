@@ -54,15 +54,15 @@ pub(super) struct InForce {
 impl InForce {
     pub(super) fn of(config: &InstanceConfig) -> Result<Self> {
         let user = UserConfiguration { settings: config.settings.clone(), hba: config.hba.clone() };
-        user.check()?;
+        user.check(config.archive_command.is_some())?;
         let keeps_failover_slots = user.keeps_failover_slots(config.binaries.version());
         Ok(Self { user: Arc::new(user), keeps_failover_slots })
     }
 }
 
 impl UserConfiguration {
-    fn check(&self) -> Result<()> {
-        conf_file::check_settings(&self.settings)?;
+    fn check(&self, archives: bool) -> Result<()> {
+        conf_file::check_settings(&self.settings, archives)?;
         conf_file::check_hba(&self.hba)
     }
 
@@ -86,7 +86,7 @@ impl Instance {
     /// # Errors
     /// `Invalid` when it is not acceptable.
     pub fn set_user_configuration(&self, user: UserConfiguration) -> Result<()> {
-        user.check()?;
+        user.check(self.inner.config.archive_command.is_some())?;
         self.in_force().user = Arc::new(user);
         Ok(())
     }

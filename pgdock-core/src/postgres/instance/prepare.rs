@@ -67,6 +67,7 @@ impl Instance {
             cert: &layout.secrets.join("server.crt"),
             key: &layout.secrets.join("server.key"),
             failover_slots: self.keeps_failover_slots(),
+            archive_command: config.archive_command.as_deref(),
         }
         .render();
         let me = OsUser::current()?;
@@ -89,7 +90,7 @@ impl Instance {
     pub(super) async fn strip_auto_conf(&self) -> Result<()> {
         let path = self.inner.layout.data.join("postgresql.auto.conf");
         let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-        match conf_file::strip_auto_conf(&text) {
+        match conf_file::strip_auto_conf(&text, self.inner.config.archive_command.is_some()) {
             None => Ok(()),
             Some(text) => self.write(&path, text).await,
         }

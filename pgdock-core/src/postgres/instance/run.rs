@@ -140,6 +140,7 @@ impl Instance {
 
     /// Runs the postmaster, and returns where its part of the log begins, and its number.
     fn spawn(&self, raised: &[(&str, i64)]) -> Result<Started> {
+        self.inner.stopping.send_replace(false);
         let (config, layout) = (&self.inner.config, &self.inner.layout);
         let mut log = open_log(&layout.log)
             .map_err(|e| Error::internal(format!("cannot open the log. path={}", layout.log.display())).because(e))?;
@@ -267,6 +268,8 @@ impl Instance {
                 // Only makes the shutdown shorter; one that recovers or hangs refuses it.
                 let _ = self.inner.upkeep.batch("CHECKPOINT", budget / 2).await;
             }
+            // Nobody waits for the archive from now on.
+            self.inner.stopping.send_replace(true);
             if let Some(postmaster) = self.inner.family.postmaster() {
                 postmaster.signal(Signal::INT)?;
                 postmaster.gone().await;

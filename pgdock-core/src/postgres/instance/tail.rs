@@ -30,6 +30,15 @@ impl Instance {
         }
     }
 
+    /// How large segments of its WAL are.
+    ///
+    /// # Errors
+    /// `Internal` when its folder of WAL cannot be read.
+    pub(crate) async fn segment_bytes(&self) -> Result<u64> {
+        let data = self.inner.layout.data.clone();
+        durable::blocking(move || wal_tail::segment_bytes(&data)).await
+    }
+
     /// Adds WAL behind what this standby holds, durably. It is replayed the next time that PostgreSQL looks for more,
     /// which it does several times a second, and in any case before it leaves recovery.
     ///
