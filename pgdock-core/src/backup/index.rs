@@ -208,4 +208,16 @@ mod tests {
         assert!(parse(b"{\"folder\":{\"path\":\"base/1\",\"mode\":448}}\n").is_ok());
         assert!(parse(b"{\"pack\":3}\n").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), at in 0usize..50, with: u8) {
+            let _ = parse(&bytes);
+            let mut line = b"{\"file\":{\"path\":\"base/1/2\",\"size\":3,\"mode\":384,\"mtime\":0}}\n".to_vec();
+            line[at] = with;
+            for line in parse(&line).unwrap_or_default() {
+                proptest::prop_assert!(line.check().is_ok());
+            }
+        }
+    }
 }

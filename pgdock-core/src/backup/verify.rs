@@ -27,6 +27,8 @@ pub use boot::{Boot, Scratch};
 
 /// How many problems a report tells.
 const PROBLEMS: usize = 100;
+/// How many verifications of a backup that end at the same time find places.
+const SECONDS: usize = 30;
 /// The most bytes of a report.
 const BYTES_MAX: usize = 4 << 20;
 
@@ -68,7 +70,7 @@ pub struct Report {
 pub struct Reached {
     /// The end of the WAL that was replayed.
     pub lsn: Lsn,
-    /// The timeline that it lies on.
+    /// The timeline that recovery went along.
     pub timeline: TimelineId,
     /// The time of the last commit in it, as PostgreSQL shows it; nothing where there was none.
     pub last_commit: Option<String>,
@@ -81,17 +83,22 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// Puts it into the archive, where the list of backups shows it.
+    /// Puts it into the archive, where the list of backups shows it. Where another one ended in the same second, this one is noted
+    /// for the next.
     ///
     /// # Errors
     /// Those of the sink.
-    pub async fn save(&self, sink: &dyn BackupSink, codec: &Codec) -> Result<()> {
-        let key = Name::Verified(self.label.clone(), self.at).key()?;
-        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::internal("cannot write a report").because(e))?;
-        match object::store_patiently(sink, codec, &key, &object::encode(codec, &key, &text)?).await? {
-            Stored::Created | Stored::Same => Ok(()),
-            Stored::Different => Err(object::taken(&key)),
+    pub async fn save(&mut self, sink: &dyn BackupSink, codec: &Codec) -> Result<()> {
+        for _ in 0..SECONDS {
+            let key = Name::Verified(self.label.clone(), self.at).key()?;
+            let text =
+                serde_json::to_vec_pretty(self).map_err(|e| Error::internal("cannot write a report").because(e))?;
+            match object::store_patiently(sink, codec, &key, &object::encode(codec, &key, &text)?).await? {
+                Stored::Created | Stored::Same => return Ok(()),
+                Stored::Different => self.at += jiff::SignedDuration::from_secs(1),
+            }
         }
+        Err(Error::conflict(format!("too many verifications ended at the same time. label={}", self.label)))
     }
 
     /// Reads one; `None` where there is none, or it is damaged: then the backup counts as not verified.
@@ -266,6 +273,31 @@ fn needed_wal(manifest: &Manifest) -> Result<Vec<crate::backup_sink::Key>> {
 mod tests {
     use super::*;
     use crate::backup::manifest::tests::sample;
+
+    #[tokio::test]
+    async fn two_reports_of_one_second_are_both_kept() {
+        let (sink, codec) = (crate::backup_sink::MemorySink::new(), Codec::default());
+        let manifest = sample(1_000, 1, 1, 2);
+        let report = |problems: &[&str]| Report {
+            label: manifest.label.clone(),
+            at: manifest.ended,
+            level: Level::Digests,
+            objects: 1,
+            bytes: 1,
+            seconds: 1,
+            reached: None,
+            printed: Vec::new(),
+            problems: problems.iter().map(ToString::to_string).collect(),
+        };
+        let (mut good, mut bad) = (report(&[]), report(&["a flipped bit"]));
+        good.save(&sink, &codec).await.unwrap();
+        bad.save(&sink, &codec).await.unwrap();
+        assert!(bad.at > good.at && good.good() && !bad.good());
+        for wanted in [good, bad] {
+            let name = Name::Verified(wanted.label.clone(), wanted.at);
+            assert_eq!(Report::load(&sink, &codec, &name).await.unwrap(), Some(wanted));
+        }
+    }
 
     #[test]
     fn segments_are_named_as_postgresql_does() {

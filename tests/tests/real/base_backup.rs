@@ -283,7 +283,7 @@ async fn proven(wal: &Segments<'_>, manifest: &Manifest, dir: &Path, like: &Inst
     let failed = boot(wal.sink.clone(), &wal.codec, manifest, &how, &SystemClock, &progress).await?;
     assert!(failed.problems.len() == 1 && failed.problems[0].contains("division by zero"), "{failed:?}");
 
-    let report = Report {
+    let mut report = Report {
         label: manifest.label.clone(),
         at: SystemClock.wall(),
         level: Level::Boot,

@@ -61,10 +61,16 @@ impl Places {
         }
         let this = Self { data, tablespaces, owner: to.owner.clone() };
         for place in this.tablespaces.values().chain([&this.data]) {
+            // Those above are for PostgreSQL's user to pass.
+            let above = durable::folder_of(place);
+            durable::create_folder(above, 0o755).map_err(|e| cannot("make a folder", above, e))?;
             durable::create_folder(place, 0o700).map_err(|e| cannot("make a folder", place, e))?;
             this.own(place)?;
             std::fs::set_permissions(place, Permissions::from_mode(0o700))
                 .map_err(|e| cannot("close a folder", place, e))?;
+        }
+        if this.tablespaces.is_empty() {
+            has_room(&this.data, manifest.plain)?;
         }
         Ok(this)
     }
@@ -232,6 +238,18 @@ impl Places {
     }
 }
 
+/// Refuses to begin what cannot fit. Where it cannot be told, the disk will.
+fn has_room(place: &Path, bytes: u64) -> Result<()> {
+    let Ok(found) = rustix::fs::statvfs(place) else { return Ok(()) };
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    if free >= bytes {
+        return Ok(());
+    }
+    let message =
+        format!("the backup does not fit on that disk. path={}, needed={bytes}, free={free}", place.display());
+    Err(Error::unavailable(message).hint("make room, or name a place on another disk"))
+}
+
 /// Refuses a folder with something in it.
 fn fresh(place: &Path) -> Result<()> {
     let found = match std::fs::read_dir(place) {
@@ -316,4 +334,76 @@ fn cannot(what: &str, path: &Path, error: std::io::Error) -> Error {
         _ => failed,
     }
     .because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::manifest::Tablespace;
+    use crate::backup::manifest::tests::sample;
+
+    fn to(data: PathBuf, tablespaces: &[(u32, PathBuf)]) -> Destination {
+        Destination { data, tablespaces: tablespaces.iter().cloned().collect(), owner: None, processes: 1 }
+    }
+
+    #[test]
+    fn only_fresh_places_with_room_will_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = sample(1_000, 1, 1, 2);
+        let data = dir.path().join("new/data");
+        Places::prepare(&manifest, &to(data.clone(), &[])).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&data), mode(data.parent().unwrap())), (0o700, 0o755));
+        assert!(Places::prepare(&manifest, &to("relative".into(), &[])).is_err());
+        let error = Places::prepare(&manifest, &to(data.clone(), &[(5, dir.path().join("x"))])).unwrap_err();
+        assert!(error.to_string().contains("no such tablespace"), "{error}");
+        std::fs::write(data.join("thesis.txt"), "the only copy").unwrap();
+        let error = Places::prepare(&manifest, &to(data.clone(), &[])).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Conflict, "{error}");
+
+        manifest.tablespaces.push(Tablespace { oid: 5, path: data.to_str().unwrap().to_owned() });
+        let free = dir.path().join("free");
+        assert!(Places::prepare(&manifest, &to(free.clone(), &[])).is_err(), "where the tablespace was is something");
+        let error = Places::prepare(&manifest, &to(free.clone(), &[(5, free.clone())])).unwrap_err();
+        assert!(error.to_string().contains("one place"), "{error}");
+
+        manifest.tablespaces.clear();
+        manifest.plain = u64::MAX;
+        let error = Places::prepare(&manifest, &to(free, &[])).unwrap_err();
+        assert!(error.to_string().contains("does not fit"), "{error}");
+    }
+
+    #[test]
+    fn content_goes_to_its_parts_and_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::prepare(&sample(1_000, 1, 1, 2), &to(dir.path().join("data"), &[])).unwrap();
+        let file = |path: &str, size| Line::File { path: path.into(), size, mode: 0o640, mtime: 0 };
+        places.make(&file("a", 8)).unwrap();
+        places.make(&file("b", 3)).unwrap();
+        let part = |path: &str, at, content: &[u8]| Part {
+            path: path.into(),
+            at,
+            length: content.len() as u64,
+            digest: crate::backup::Digest::of(content),
+        };
+        let mut pack = Pack {
+            number: 0,
+            stored: 0,
+            digest: crate::backup::Digest::of(b""),
+            parts: vec![part("a", 4, b"tail"), part("b", 0, b"abc")],
+        };
+        let write = |pack: &Pack, pieces: &[&[u8]]| {
+            let mut writer = PartWriter::new(&places, pack);
+            pieces.iter().try_for_each(|piece| writer.write(piece))?;
+            writer.finish()
+        };
+        write(&pack, &[b"ta", b"ila", b"bc"]).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("data/a")).unwrap(), b"\0\0\0\0tail");
+        assert_eq!(std::fs::read(dir.path().join("data/b")).unwrap(), b"abc");
+        assert!(write(&pack, &[b"tail", b"abd"]).unwrap_err().to_string().contains("path=b"));
+        assert!(write(&pack, &[b"tail"]).unwrap_err().to_string().contains("shorter"));
+        assert!(write(&pack, &[b"tailabcd"]).unwrap_err().to_string().contains("longer"));
+        pack.parts[0].at = 5;
+        assert!(write(&pack, &[b"tailabc"]).unwrap_err().to_string().contains("behind a file's end"));
+    }
 }

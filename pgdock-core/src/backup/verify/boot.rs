@@ -20,7 +20,8 @@ use crate::postgres::conf_file::{self, SUPERUSER};
 use crate::postgres::os_user::OsUser;
 use crate::postgres::session::{Fault, Session};
 use crate::postgres::version::Binaries;
-use crate::{Error, Result};
+use crate::postgres::wal_aside::read_history;
+use crate::{Error, Result, TimelineId};
 
 /// Any port does: it only names the socket.
 const PORT: u16 = 5432;
@@ -32,8 +33,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How many lines of what a check prints are kept.
 const LINES: usize = 100;
-/// How much of the end of the server's log an error tells.
-const TAIL: usize = 2000;
+/// How many lines of the end of the server's log an error tells.
+const TAIL: usize = 12;
+/// What a server says to who asks it while it starts, each time.
+const TOO_EARLY: &str = "the database system is starting up";
 
 /// How a backup is tried out.
 #[derive(Clone, Debug)]
@@ -111,6 +114,8 @@ pub async fn boot(
         }
         Err(error) => return Err(error),
     }
+    // What follows has no measure that could be told.
+    progress.send_replace(Progress::default());
     let scratch = Scratch::start(&data, &run, &how.binaries, &how.os_user).await?;
     let checked = async {
         match scratch.recovered(how.limit, clock).await {
@@ -173,11 +178,36 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Starts a server on a data directory. `run` is a folder for its socket, its configuration and its log; it belongs to the user.
+    /// Starts a server on a data directory that is thrown away afterwards. `run` is a folder for its socket, its configuration and its log;
+    /// it belongs to the user.
     ///
     /// # Errors
     /// `Internal` when it cannot be started at all.
     pub async fn start(data: &Path, run: &Path, binaries: &Binaries, user: &OsUser) -> Result<Self> {
+        Self::launch(data, run, binaries, user, None).await
+    }
+
+    /// The same on a data directory that is kept, so that its changes are brought to disk; WAL comes by this command.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_kept(
+        data: &Path,
+        run: &Path,
+        binaries: &Binaries,
+        user: &OsUser,
+        restore_command: &str,
+    ) -> Result<Self> {
+        Self::launch(data, run, binaries, user, Some(restore_command)).await
+    }
+
+    async fn launch(
+        data: &Path,
+        run: &Path,
+        binaries: &Binaries,
+        user: &OsUser,
+        restore_command: Option<&str>,
+    ) -> Result<Self> {
         let (conf, hba, log) = (run.join("postgresql.conf"), run.join("pg_hba.conf"), run.join("log"));
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut settings = String::new();
@@ -188,8 +218,7 @@ impl Scratch {
             ("unix_socket_permissions", "0700"),
             ("hba_file", &text(&hba)),
             ("hot_standby", "on"),
-            // Nothing of it is kept.
-            ("fsync", "off"),
+            ("fsync", if restore_command.is_some() { "on" } else { "off" }),
             ("autovacuum", "off"),
             ("shared_buffers", "64MB"),
             ("logging_collector", "off"),
@@ -215,7 +244,9 @@ impl Scratch {
         let command = Command::new(binaries.program("postgres"), user, run, Duration::MAX)
             .arg("-D")
             .arg(data)
-            .args(["-c".to_owned(), format!("config_file={}", text(&conf))]);
+            .args(["-c".to_owned(), format!("config_file={}", text(&conf))])
+            // It stands in the data directory, too, whose settings win over that file's.
+            .args(restore_command.into_iter().flat_map(|line| ["-c".to_owned(), format!("restore_command={line}")]));
         let mut process = tokio::process::Command::from(command.to_std());
         process.stdout(Stdio::from(output)).stderr(Stdio::from(errors)).kill_on_drop(true);
         let server = process.spawn().map_err(|e| command.cannot_run(e))?;
@@ -254,8 +285,8 @@ impl Scratch {
         let asked = self
             .session
             .query(
-                "SELECT pg_is_in_recovery()::text, pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp()::text,
-                        (SELECT timeline_id::text FROM pg_control_checkpoint())",
+                "SELECT pg_last_xact_replay_timestamp()::text,
+                        CASE WHEN NOT pg_is_in_recovery() THEN substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END",
                 &[],
                 LIMIT,
             )
@@ -269,15 +300,12 @@ impl Scratch {
         let Some(row) = rows.first() else { return Ok(None) };
         let odd = |e| Error::internal("postgresql answered oddly").because(e);
         let column = |n: usize| row.try_get::<_, Option<String>>(n).map_err(odd);
-        if column(0)?.as_deref() != Some("false") {
-            return Ok(None);
-        }
-        let lsn = column(1)?.and_then(|lsn| lsn.parse().ok());
-        let timeline = column(3)?.and_then(|timeline| timeline.parse().ok()).map(crate::TimelineId);
-        let (Some(lsn), Some(timeline)) = (lsn, timeline) else {
-            return Err(Error::internal("postgresql does not tell how far it recovered"));
-        };
-        Ok(Some(Reached { lsn, timeline, last_commit: column(2)? }))
+        let Some(own) = column(1)?.and_then(|own| u32::from_str_radix(&own, 16).ok()) else { return Ok(None) };
+        // Recovery ended where its own timeline begins.
+        let history = read_history(&self.data, TimelineId(own))?;
+        let fork =
+            history.forks.last().ok_or_else(|| Error::internal("postgresql does not tell how far it recovered"))?;
+        Ok(Some(Reached { lsn: fork.end, timeline: fork.timeline, last_commit: column(0)? }))
     }
 
     /// A session of the superuser.
@@ -338,22 +366,36 @@ impl Scratch {
             .args(["-p", &port, "-U", SUPERUSER])
     }
 
+    /// The end of the log, without the questions that came too early.
     fn log_tail(&self) -> String {
         let log = std::fs::read(self.run.join("log")).unwrap_or_default();
-        let from = log.len().saturating_sub(TAIL);
-        String::from_utf8_lossy(&log[from..]).trim().replace('\n', " | ")
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains(TOO_EARLY)).collect();
+        let tail = lines[lines.len().saturating_sub(TAIL)..].join(" | ");
+        tail.trim().to_owned()
     }
 
     /// Stops it: in order where it does so in time.
     pub async fn stop(self) {
+        let _ = self.shut_down().await;
+        crate::postgres::process::kill_all(&self.data);
+    }
+
+    /// Shuts it down in order.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not end in time, or not well; then it may still run until this is dropped.
+    pub async fn shut_down(&self) -> Result<()> {
         self.session.close().await;
         let mut server = self.server.lock().await;
         let pid = server.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
-            // Fast shutdown.
+            // A fast shutdown; one that has ended already is told by its status.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-            let _ = tokio::time::timeout(STOP_LIMIT, server.wait()).await;
         }
-        crate::postgres::process::kill_all(&self.data);
+        match tokio::time::timeout(STOP_LIMIT, server.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            _ => Err(Error::unavailable(format!("postgresql did not shut down in order. said={}", self.log_tail()))),
+        }
     }
 }
