@@ -11,6 +11,7 @@
 //! Nothing is ever overwritten: a file that is there is kept, so running it again adds what is missing.
 
 mod certificates;
+mod from_env;
 mod keep;
 mod render;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::settings::{
 };
 use crate::witness::record::Durability;
 use crate::{Error, NodeName, Result};
+pub use from_env::{BackupKeys, ScaffoldBackup};
 use keep::Folder;
 
 /// What a new cluster shall be.
@@ -51,6 +53,8 @@ pub struct Scaffold {
     pub failover_address: Option<String>,
     /// Where the witness document lives; None for a file on this machine.
     pub witness: Option<ScaffoldWitness>,
+    /// Where backups are kept; None for an example as a comment.
+    pub backup: Option<ScaffoldBackup>,
     /// How commands reach the nodes.
     pub executor: ExecutorKind,
     /// With containers: what they are made from, and where; the defaults for what is not said.
@@ -104,6 +108,7 @@ impl Scaffold {
             bin_dir: None,
             failover_address: None,
             witness: None,
+            backup: None,
             executor: ExecutorKind::default(),
             docker: ScaffoldDocker::default(),
         }
@@ -128,6 +133,10 @@ impl Scaffold {
             .map_err(|e| Error::invalid(format!("the path is not usable. path={}", dir.display())).because(e))?;
         let file = dir.join("cluster.toml");
         let text = match std::fs::read_to_string(&file) {
+            Ok(_) if self.backup.is_some() => {
+                return Err(Error::invalid(format!("there are settings already, which are kept as they are. file={}", file.display()))
+                    .hint("with --dry-run the section [backup] is printed: write it there, and the credentials into secrets/backup.env"));
+            }
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 self.check()?;
@@ -150,6 +159,10 @@ impl Scaffold {
         folder.keep("shared/tests/select.sql", 0o644, include_str!("scaffold/files/select.sql"))?;
         // After the script that it may name: an interrupted run leaves no settings that point to nothing.
         folder.keep("cluster.toml", 0o644, &text)?;
+        if let Some(keys) = self.backup.as_ref().and_then(|backup| backup.keys.as_ref()) {
+            let mut secrets = Folder::open(&settings.secrets(), 0o700, &mut written)?;
+            secrets.keep("backup.env", 0o600, &keys.to_env())?;
+        }
         secrets(&settings, clock, &mut written)?;
         Ok(written)
     }

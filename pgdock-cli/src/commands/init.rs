@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use pgdock_core::clock::SystemClock;
-use pgdock_core::scaffold::{Scaffold, ScaffoldDocker, ScaffoldWitness};
+use pgdock_core::scaffold::{Scaffold, ScaffoldBackup, ScaffoldDocker, ScaffoldWitness};
 use pgdock_core::settings::ExecutorKind;
 use pgdock_core::witness::record::Durability;
 use pgdock_core::{Error, NodeName, Result};
@@ -63,6 +63,10 @@ pub(crate) struct InitArgs {
     /// The storage account, on Azure
     #[arg(long, value_name = "ACCOUNT", requires = "witness")]
     witness_account: Option<String>,
+    /// Take the store of backups, its credentials and the schedule from a file of KEY=VALUE lines that postgres-backup-s3
+    /// (S3_BUCKET and so on) or wal-e (WALE_S3_PREFIX and so on) was configured with
+    #[arg(long, value_name = "FILE")]
+    from_env: Option<PathBuf>,
     /// How commands reach the nodes: as processes of this machine, over SSH, or in containers
     #[arg(long, value_parser = executor, default_value = "local", value_name = "local|ssh|docker")]
     executor: ExecutorKind,
@@ -140,6 +144,7 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Result<Exit> {
             region: args.witness_region,
             account: args.witness_account,
         }),
+        backup: args.from_env.as_deref().map(ScaffoldBackup::from_env).transpose()?,
         executor: args.executor,
         docker: ScaffoldDocker { engine: args.engine, image: args.image, network: args.network },
         ..Scaffold::new(args.name, nodes)

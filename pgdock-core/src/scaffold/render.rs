@@ -180,14 +180,35 @@ fn witness(scaffold: &Scaffold) -> String {
     text
 }
 
-/// An example: which store it is, nobody can guess.
-fn backup(_: &Scaffold) -> String {
+/// Where backups are kept; else an example: which store it is, nobody can guess.
+fn backup(scaffold: &Scaffold) -> String {
     let c = COMMENT;
+    let (mark, head) = match &scaffold.backup {
+        None => (
+            "# ",
+            format!(
+                "# url = \"s3://bucket/prefix\"{c}or gs://…, az://…, file:PATH\n\
+                 # region = \"eu-central-1\"{c}or endpoint = \"https://s3.example.com\"\n"
+            ),
+        ),
+        Some(backup) => {
+            let mut text = format!("url = {}\n", quoted(&backup.url));
+            for (key, value) in [("endpoint", &backup.endpoint), ("region", &backup.region)] {
+                if let Some(value) = value {
+                    let _ = writeln!(text, "{key} = {}", quoted(value));
+                }
+            }
+            if backup.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http:")) {
+                let _ = writeln!(text, "tls = false{c}everybody on the way can read and change what is sent");
+            }
+            ("", text)
+        }
+    };
+    let schedule = scaffold.backup.as_ref().and_then(|backup| backup.schedule.as_deref()).map(quoted);
+    let schedule = optional("schedule", schedule, "\"0 3 * * *\"");
     format!(
-        r#"# [backup]{c}base backups and WAL; credentials are in secrets/backup.env
-# url = "s3://bucket/prefix"{c}or gs://…, az://…, file:PATH
-# region = "eu-central-1"{c}or endpoint = "https://s3.example.com"
-# schedule = "0 3 * * *"{c}as in crontab(5), in UTC; without it, by hand only
+        r#"{mark}[backup]{c}base backups and WAL; credentials are in secrets/backup.env
+{head}{schedule}{c}as in crontab(5), in UTC; without it, by hand only
 # keep = {{ count = 7 }}{c}also age, daily, weekly, monthly; what any of them keeps is kept
 # wal = "archive"{c}"stream": the end of the WAL as well, every second
 # encrypt = false{c}with secrets/backup.key; keep a copy of it elsewhere

@@ -455,6 +455,7 @@ proptest! {
                 region: settings.witness.store.region.clone(),
                 account: settings.witness.store.account.clone(),
             }),
+            backup: None,
             executor: settings.cluster.executor,
             docker: ScaffoldDocker::default(),
         };
@@ -512,4 +513,23 @@ fn machines_and_containers_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let mistaken = Scaffold { executor: ExecutorKind::Local, witness: None, ..docker };
     assert!(mistaken.write(dir.path(), &SystemClock).unwrap_err().to_string().contains("containers"));
+}
+
+#[test]
+fn backups_of_another_tool_are_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    let text = "S3_ENDPOINT=http://127.0.0.1:9\nS3_ACCESS_KEY_ID=a\nS3_SECRET_ACCESS_KEY=hunter2\nS3_BUCKET=b\nSCHEDULE=@daily\n";
+    std::fs::write(&file, text).unwrap();
+    let backup = Some(ScaffoldBackup::from_env(&file).unwrap());
+    let scaffold = Scaffold { backup, ..Scaffold::new("main", [(name("n1"), "127.0.0.2".to_owned())]) };
+    let folder = dir.path().join("folder");
+    scaffold.write(&folder, &SystemClock).unwrap();
+    assert!(!scaffold.cluster_toml().contains("hunter2"));
+    let backup = Settings::from_path(&folder).unwrap().backup.unwrap();
+    assert_eq!((backup.url.to_string().as_str(), backup.store.tls), ("s3://b/pgdock", false));
+    assert_eq!(backup.schedule.as_ref().map(|schedule| schedule.as_str()), Some("@daily"));
+    assert_eq!(backup.read_credentials().unwrap().len(), 2);
+    let error = scaffold.write(&folder, &SystemClock).unwrap_err();
+    assert!(error.to_string().contains("there are settings already"), "{error}");
 }

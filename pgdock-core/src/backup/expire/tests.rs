@@ -75,6 +75,16 @@ async fn fill(sink: &MemorySink) -> BTreeMap<Label, BTreeSet<Key>> {
     needs
 }
 
+/// Another store with the same objects.
+async fn copy(of: &MemorySink) -> MemorySink {
+    let sink = MemorySink::new();
+    for key in keys(of).await {
+        let bytes = of.get_bytes(&key, 1 << 20).await.unwrap().unwrap();
+        let _ = sink.put_bytes(&key, &bytes).await.unwrap();
+    }
+    sink
+}
+
 fn repository(sink: Arc<dyn BackupSink>) -> Repository {
     Repository { sink, codec: Codec::default(), cluster: "main".into() }
 }
@@ -170,10 +180,11 @@ async fn interrupted_at_every_step_it_leaves_no_unusable_backup() {
     fill(&whole).await;
     run(whole.clone(), &keep(3)).await.unwrap();
     let expected = keys(&whole).await;
+    let filled = MemorySink::new();
+    let needs = fill(&filled).await;
     let mut steps = 0;
     loop {
-        let sink = Arc::new(MemorySink::new());
-        let needs = fill(&sink).await;
+        let sink = Arc::new(copy(&filled).await);
         let ended = run(Arc::new(Dying { inner: sink.clone(), left: AtomicU64::new(steps) }), &keep(3)).await;
         assert!(all_listed_are_whole(&sink, &needs).await >= 3, "after {steps} steps");
         // Whoever comes next finishes it.
