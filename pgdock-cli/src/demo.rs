@@ -3,6 +3,7 @@
 
 mod acts;
 mod check;
+mod restore;
 mod stage;
 mod writer;
 

@@ -30,6 +30,8 @@ mod identity;
 mod membership;
 #[path = "real/outage.rs"]
 mod outage;
+#[path = "real/points_in_time.rs"]
+mod points_in_time;
 #[path = "real/registry.rs"]
 mod registry;
 #[path = "real/rejoin.rs"]

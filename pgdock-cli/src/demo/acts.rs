@@ -8,6 +8,7 @@ use pgdock_core::{Error, NodeName, Result};
 use rustix::process::{Signal, kill_process};
 
 use super::check::{self, ensure};
+use super::restore;
 use super::stage::{FAILOVER_ADDRESS, Stage};
 use super::writer::{Writer, missing};
 use crate::commands::smoke_test;
@@ -37,11 +38,12 @@ pub(super) async fn all(stage: &Stage) -> Result<()> {
     nothing_lost(stage, writer).await?;
     rejoin(stage, &first, &second).await?;
     switch_back(stage, &first).await?;
+    restore::bring_back(stage, &first).await?;
     let seconds = SystemClock.now().since(stage.begun).as_secs_f64();
     output::data(&format!("\nThe story took {seconds:.0} s."))
 }
 
-fn title(number: u32, title: &str, sentence: &str) -> Result<()> {
+pub(super) fn title(number: u32, title: &str, sentence: &str) -> Result<()> {
     output::data(&format!("\n── {number}. {title} ──\n{sentence}\n"))
 }
 

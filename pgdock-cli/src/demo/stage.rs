@@ -61,9 +61,15 @@ impl Stage {
             ..Scaffold::new("demo", local_nodes())
         };
         scaffold.write(&dir, &SystemClock)?;
+        add_backup(&dir)?;
         let context = context.at(&dir);
         let cluster = context.cluster().await?;
         Ok(Self { context, cluster, begun: SystemClock.now(), dir, temporary })
+    }
+
+    /// Where all of it lies.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -126,6 +132,14 @@ impl Stage {
         let plan = plan::down(&self.cluster.status().await?, &nodes, &nodes, false)?;
         during("taking it down", async |progress| local::take_down(&self.cluster, &plan, progress).await).await
     }
+}
+
+/// Has backups and WAL kept in a folder beside the nodes. Elsewhere it would be a bucket.
+fn add_backup(dir: &Path) -> Result<()> {
+    let file = dir.join("cluster.toml");
+    let section = "\n[backup]\nurl = \"file:backups\"\nwal = \"stream\"\nwal_every = \"200ms\"\n";
+    let added = std::fs::read_to_string(&file).and_then(|text| std::fs::write(&file, text + section));
+    added.map_err(|e| Error::unavailable(format!("cannot write the settings. file={}", file.display())).because(e))
 }
 
 fn kill(processes: &[Pid]) {

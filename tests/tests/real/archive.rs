@@ -27,7 +27,7 @@ use crate::rejoin::{made_anew, oldest_segment};
 const SEGMENT: u64 = 16 << 20;
 
 /// A cluster that archives into a bucket.
-fn into(bucket: &TestBucket, first: u8, nodes: usize) -> Options {
+pub(crate) fn into(bucket: &TestBucket, first: u8, nodes: usize) -> Options {
     let server = bucket.server();
     server.make_bucket("backups").expect("a bucket");
     let mut options = options(first, nodes, Durability::Sync);
@@ -50,14 +50,14 @@ fn into_folder(folder: &Path, first: u8, nodes: usize) -> Options {
 }
 
 /// The archive of a cluster, as its settings name it.
-async fn archive(cluster: &RealCluster) -> Result<WalStore> {
+pub(crate) async fn archive(cluster: &RealCluster) -> Result<WalStore> {
     let repository = pgdock_core::backup::Repository::open(&cluster.settings).await?;
     let system = cluster.cluster.document().await?.expect("the cluster was founded").system_identifier;
     Ok(WalStore::new(repository.sink, repository.codec, system))
 }
 
 /// Ends the present segment, and tells which one it was.
-async fn switch(cluster: &RealCluster, primary: &NodeName) -> Result<Segment> {
+pub(crate) async fn switch(cluster: &RealCluster, primary: &NodeName) -> Result<Segment> {
     let client = superuser(cluster, primary).await?;
     let failed = |e| Error::unavailable("a statement failed").because(e);
     client.batch_execute("SELECT pg_logical_emit_message(true, 'test', 'x')").await.map_err(failed)?;
@@ -69,7 +69,7 @@ async fn switch(cluster: &RealCluster, primary: &NodeName) -> Result<Segment> {
 }
 
 /// Waits until a segment is in the archive.
-async fn archived(store: &WalStore, segment: Segment) -> Result<()> {
+pub(crate) async fn archived(store: &WalStore, segment: Segment) -> Result<()> {
     until(&format!("{segment} is in the archive"), LONG, async || {
         store.segments().await.is_ok_and(|all| all.contains(&segment))
     })
