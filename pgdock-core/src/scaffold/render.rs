@@ -212,7 +212,6 @@ fn backup(scaffold: &Scaffold) -> String {
 # keep = {{ count = 7 }}{c}also age, daily, weekly, monthly; what any of them keeps is kept
 # wal = "archive"{c}"stream": the end of the WAL as well, every second
 # encrypt = false{c}with secrets/backup.key; keep a copy of it elsewhere
-# verify = "0 5 * * 0"{c}when the newest backup is restored and booted, to see that it can be
 "#
     )
 }

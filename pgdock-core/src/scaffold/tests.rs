@@ -89,7 +89,6 @@ fn the_text_is_what_a_person_would_like_to_find() {
     # keep = { count = 7 }          # also age, daily, weekly, monthly; what any of them keeps is kept
     # wal = "archive"               # "stream": the end of the WAL as well, every second
     # encrypt = false               # with secrets/backup.key; keep a copy of it elsewhere
-    # verify = "0 5 * * 0"          # when the newest backup is restored and booted, to see that it can be
 
     # [failover_ip]                 # an address that follows the primary
     # kind = "script"

@@ -37,9 +37,7 @@ pub struct BackupSettings {
     pub jitter: Duration,
     /// `keep`: which backups are kept.
     pub keep: Keep,
-    /// `verify`: when the newest backup is restored and booted, to see that it can be.
-    pub verify: Option<Schedule>,
-    /// `verify_query`: a file of SQL that is run on what was restored.
+    /// `verify_query`: a file of SQL that `pgdock backup verify --boot` runs on what was restored.
     pub verify_query: Option<PathBuf>,
     /// `checksums`: what follows from a page whose checksum does not hold.
     pub checksums: BadPages,
@@ -124,7 +122,6 @@ impl BackupSettings {
             schedule: None,
             jitter: JITTER,
             keep: Keep::default(),
-            verify: None,
             verify_query: None,
             checksums: BadPages::default(),
             processes: 2,
@@ -197,7 +194,6 @@ pub(super) fn read(
         schedule: schedule(&section, "schedule"),
         jitter: section.duration("jitter", default.jitter),
         keep: keep(&section),
-        verify: schedule(&section, "verify"),
         verify_query: section.text("verify_query").map(|path| place.resolve(path)),
         checksums: section.choice(
             "checksums",
@@ -216,7 +212,7 @@ pub(super) fn read(
     }
     for (name, needs, there) in [
         ("wal_every", "wal = \"stream\"", settings.wal == WalMode::Stream),
-        ("jitter", "a schedule", settings.schedule.is_some() || settings.verify.is_some()),
+        ("jitter", "a schedule", settings.schedule.is_some()),
     ] {
         if reader.has(&section.key(name)) && !there {
             section.fault(name, format!("it beside {needs}"), "it alone", "remove it, or add that");

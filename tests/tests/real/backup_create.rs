@@ -88,7 +88,7 @@ async fn a_standby_is_backed_up_under_load_and_two_at_once_are_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_due_is_made_without_being_asked_for() {
     let folder = tempfile::tempdir().expect("a folder");
-    let schedule = "schedule = \"0 3 * * *\"\njitter = \"0s\"";
+    let schedule = "schedule = \"0 3 * * *\"\njitter = \"0s\"\nkeep = { count = 1 }";
     on(into(folder.path(), 232, 1, Durability::Async, schedule), async |cluster| {
         // The first one is due at once.
         let kept = |s: &pgdock_core::cluster::ClusterStatus| s.backups.clone().filter(|kept| kept.count > 0);
@@ -98,6 +98,20 @@ async fn what_is_due_is_made_without_being_asked_for() {
         let events = cluster.cluster.events(None).await?.events;
         let made = events.iter().filter(|e| e.kind == EventKind::BackupMade).count();
         assert_eq!(made, 1, "{events:?}");
+        // Of two, one is kept, and nobody has to say so.
+        let first = kept.newest.expect("there is one");
+        let taken = cluster.pgdock(&["backup", "create"]).await?;
+        assert!(taken.status.success(), "{}", said(&taken));
+        let repository = Repository::open(&cluster.settings).await?;
+        until("the older one is deleted", LONG, async || {
+            let catalog = Catalog::load(&*repository.sink, &repository.codec).await;
+            catalog.is_ok_and(|catalog| catalog.backups.len() == 1 && catalog.backups[0].manifest.label != first)
+        })
+        .await?;
+        let catalog = Catalog::load(&*repository.sink, &repository.codec).await?;
+        let (sink, progress) = (repository.sink.clone(), watch::Sender::new(Progress::default()));
+        let report = verify::read_all(sink, &repository.codec, &catalog.backups[0].manifest, 2, &progress).await?;
+        assert!(report.problems.is_empty(), "{report:?}");
         Ok(())
     })
     .await;

@@ -18,7 +18,7 @@ use crate::agent::client::AgentClient;
 use crate::backup::catalog::Catalog;
 use crate::backup::schedule::{Due, Plan, Run};
 use crate::backup::verify::Level;
-use crate::backup::{Label, Repository};
+use crate::backup::{Label, Repository, expire, retention};
 use crate::clock::{Clock, Moment};
 use crate::report::{Report, State};
 use crate::{NodeName, Result, Role, Settings};
@@ -61,6 +61,8 @@ pub(super) struct Known {
     kept: Option<BackupsKept>,
     /// Since when a backup is due.
     due_since: Option<Moment>,
+    /// The backup after which was deleted what no rule keeps.
+    tidied: Option<Label>,
     /// Why the archive cannot be looked at, or a backup that is due not be begun.
     failing: Option<String>,
 }
@@ -124,7 +126,30 @@ impl Clerk {
                 _ => None,
             };
         }
-        if due == Some(Due::Now) { self.begin().await } else { Ok(()) }
+        match due {
+            Some(Due::Now) => self.begin().await,
+            _ => self.tidy(&repository, newest.map(|manifest| &manifest.label)).await,
+        }
+    }
+
+    /// Deletes what no rule keeps, once after each new backup: where agents make them, they do not let them pile up.
+    async fn tidy(&self, repository: &Repository, newest: Option<&Label>) -> Result<()> {
+        let Some(backup) = self.settings.backup.as_ref().filter(|backup| backup.schedule.is_some()) else {
+            return Ok(());
+        };
+        if newest.is_none() || self.known().tidied.as_ref() == newest {
+            return Ok(());
+        }
+        let claimed = self.published.borrow().record.as_ref().and_then(|record| record.backup.clone());
+        let stock = expire::stock(repository, claimed.map(|claim| claim.label)).await?;
+        let now = self.clock.wall();
+        let deleted = expire::expire(&*repository.sink, &retention::plan(&stock, &backup.keep, now), now).await?;
+        if deleted.objects > 0 {
+            let (backups, wal) = (deleted.backups, deleted.wal_files);
+            tracing::info!(backups, wal, bytes = deleted.bytes, "deleted what no rule keeps");
+        }
+        self.known().tidied = newest.cloned();
+        Ok(())
     }
 
     /// Whether a backup is due by the schedule; nothing where there is none, or one is under way.

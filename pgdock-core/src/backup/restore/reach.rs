@@ -14,7 +14,7 @@ const HISTORY_MAX: usize = 4 << 20;
 /// What the WAL of a database system reaches in an archive: along the newest timeline, or the one that is named.
 ///
 /// # Errors
-/// Those of the sink; `Invalid` when the timeline is not in the archive, or its history is damaged or missing.
+/// Those of the sink; `Invalid` when the timeline is not in the archive, or its history is damaged.
 pub async fn reach(
     sink: &dyn BackupSink,
     codec: &Codec,
@@ -39,7 +39,7 @@ pub async fn reach(
         },
     };
     Ok(Reach {
-        history: Some(history(sink, codec, system, along).await?),
+        history: history(sink, codec, system, along).await?,
         end: end(sink, system, along, segment_bytes).await?,
         end_time: None,
     })
@@ -68,16 +68,15 @@ async fn timelines(sink: &dyn BackupSink, system: u64) -> Result<Vec<TimelineId>
     }
 }
 
-async fn history(sink: &dyn BackupSink, codec: &Codec, system: u64, timeline: TimelineId) -> Result<History> {
+/// The past of a timeline. It is not known where the timeline is older than the archive: PostgreSQL archives it once, when it begins.
+async fn history(sink: &dyn BackupSink, codec: &Codec, system: u64, timeline: TimelineId) -> Result<Option<History>> {
     if timeline.0 <= 1 {
-        return Ok(History::new(timeline));
+        return Ok(Some(History::new(timeline)));
     }
     let key = Name::Wal { system, timeline, file: format!("{:08X}.history", timeline.0) }.key()?;
-    let text = object::fetch_patiently(sink, codec, &key, HISTORY_MAX).await?;
-    let text =
-        text.ok_or_else(|| Error::invalid(format!("the history of a timeline is missing in the archive. key={key}")))?;
-    parse_history(timeline, &String::from_utf8_lossy(&text))
-        .ok_or_else(|| Error::invalid(format!("the history of a timeline is not understood. key={key}")))
+    let Some(text) = object::fetch_patiently(sink, codec, &key, HISTORY_MAX).await? else { return Ok(None) };
+    let history = parse_history(timeline, &String::from_utf8_lossy(&text));
+    history.map(Some).ok_or_else(|| Error::invalid(format!("the history of a timeline is not understood. key={key}")))
 }
 
 /// Behind the last whole segment of a timeline. Where pieces of the next one are there, too, the end is not known to the byte.
@@ -136,7 +135,9 @@ mod tests {
         assert_eq!((found.history, found.end), (Some(History::new(TimelineId(1))), Some(Lsn(1_100 * BYTES))));
 
         put(&sink, 2, "000000020000000400000050", b"x").await;
-        assert!(look(None).await.unwrap_err().to_string().contains("00000002.history"));
+        // Older than the archive.
+        let found = look(None).await.unwrap();
+        assert_eq!((found.history, found.end), (None, Some(Lsn(0x4_5100_0000))));
         put(&sink, 2, "00000002.history", b"1\t4/50000060\tno recovery target specified\n").await;
         let found = look(None).await.unwrap();
         assert_eq!(found.end, Some(Lsn(0x4_5100_0000)));

@@ -49,7 +49,6 @@ fn defaults_are_filled_in() {
             weekly: None,
             monthly: None,
         },
-        verify: None,
         verify_query: None,
         checksums: Fail,
         processes: 2,
@@ -73,7 +72,6 @@ wal = "stream"
 wal_every = "500ms"
 schedule = "0 3 * * *"
 jitter = "0s"
-verify = "@weekly"
 verify_query = "shared/tests/verify.sql"
 checksums = "warn"
 processes = 4
@@ -105,13 +103,12 @@ monthly = 12
 fn faults_say_what_to_do() {
     insta::assert_snapshot!(faults("schedule = \"0 3 * * *\""), @r#"cluster.toml:5: backup.url: expected a text in quotes, found nothing; add url = "s3://bucket/prefix" to [backup]"#);
     insta::assert_snapshot!(faults("url = \"s3://key:hunter2@b\""), @"cluster.toml:6: backup.url: expected file:PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, found s3://… with a password in it; write it into secrets/backup.env, and take it off the URL: this file is no place for secrets");
-    insta::assert_snapshot!(faults("url = \"s3://b\"\nschedule = \"0 0 3 * * *\"\nverify = \"daily\"\nkeep = {}\nwal_every = \"1s\"\nkey_command = \"x\""), @r#"
+    insta::assert_snapshot!(faults("url = \"s3://b\"\nschedule = \"daily\"\nkeep = {}\nwal_every = \"1s\"\nkey_command = \"x\""), @r#"
     cluster.toml:5: backup.region: expected the region of the bucket, found nothing; add region = "eu-central-1" to [backup]; or endpoint, where it is not Amazon's
-    cluster.toml:7: backup.schedule: expected five fields as in crontab(5), in UTC, such as "0 3 * * *", or "@daily", found "0 0 3 * * *" (invalid pattern: pattern must have 5 fields when seconds are disallowed); correct it
-    cluster.toml:8: backup.verify: expected five fields as in crontab(5), in UTC, such as "0 3 * * *", or "@daily", found "daily" (invalid pattern: pattern must have 5 fields when seconds are disallowed); correct it
-    cluster.toml:9: backup.keep: expected count, age, daily, weekly or monthly, found none of them; write it as in keep = { count = 7 }
-    cluster.toml:10: backup.wal_every: expected it beside wal = "stream", found it alone; remove it, or add that
-    cluster.toml:11: backup.key_command: expected encrypt = true beside it, found it alone; add encrypt = true, or remove it
+    cluster.toml:7: backup.schedule: expected five fields as in crontab(5), in UTC, such as "0 3 * * *", or "@daily", found "daily" (invalid pattern: pattern must have 5 fields when seconds are disallowed); correct it
+    cluster.toml:8: backup.keep: expected count, age, daily, weekly or monthly, found none of them; write it as in keep = { count = 7 }
+    cluster.toml:9: backup.wal_every: expected it beside wal = "stream", found it alone; remove it, or add that
+    cluster.toml:10: backup.key_command: expected encrypt = true beside it, found it alone; add encrypt = true, or remove it
     "#);
     insta::assert_snapshot!(faults("url = \"file:b\"\nregion = \"x\"\nkeep = { counts = 7, age = \"0s\" }\ncompression = 20"), @r#"
     cluster.toml:7: backup.region: expected nothing: it belongs to a url of s3, found it beside a url of file; remove it
