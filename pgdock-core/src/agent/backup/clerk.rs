@@ -84,6 +84,7 @@ impl Clerk {
             tokio::select! {
                 () = end.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+                () = turn_over(self.published.clone()) => {}
             }
         }
     }
@@ -179,6 +180,19 @@ impl Clerk {
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until a backup that is being made has ended, however.
+async fn turn_over(mut published: watch::Receiver<Published>) {
+    let under_way = |published: &Published| published.record.as_ref().is_some_and(|record| record.backup.is_some());
+    let seen = async {
+        published.wait_for(under_way).await.ok()?;
+        published.wait_for(|published| !under_way(published)).await.ok().map(drop)
+    };
+    if seen.await.is_none() {
+        // Nobody publishes any more.
+        std::future::pending().await
     }
 }
 
