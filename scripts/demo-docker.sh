@@ -81,6 +81,22 @@ rm -rf -- "$work"
 mkdir -p "$work/bin"
 ln -s "$bin/pgdock" "$work/bin/pgdock"
 (umask 077 && printf 'AWS_ACCESS_KEY_ID=pgdock-test\nAWS_SECRET_ACCESS_KEY=not-a-secret\n' >"$work/witness.env")
+# The article's file.
+mkdir "$work/env"
+(umask 077 && cat >"$work/env/backup" <<ENV
+S3_REGION=us-east-1
+S3_ENDPOINT=http://$subnet.51:9000
+S3_ACCESS_KEY_ID=pgdock-test
+S3_SECRET_ACCESS_KEY=not-a-secret
+S3_BUCKET=mybucket
+S3_PREFIX=backup
+POSTGRES_DATABASE=app
+POSTGRES_USER=app
+POSTGRES_PASSWORD=not-a-secret
+POSTGRES_HOST=n1
+SCHEDULE=@daily
+ENV
+)
 
 # The lines of the page, as one script. `$ ` begins a command, `> ` goes on with it; a line that says how it ends must end so.
 python3 - "$page" "$subnet" >"$work/story.sh" <<'PY'
