@@ -1,13 +1,14 @@
 //! `pgdock backup …`: base backups and WAL in the store of `[backup]`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use pgdock_core::backup::base::Progress;
 use pgdock_core::backup::wal::socket::Service;
 use pgdock_core::backup::wal::{Fetcher, WalStore, client, socket};
 use pgdock_core::backup::{Manifest, Repository};
+use pgdock_core::clock::{Clock as _, SystemClock};
 use pgdock_core::postgres::os_user::OsUser;
 use pgdock_core::postgres::version::Binaries;
 use pgdock_core::{Error, Result, Settings};
@@ -106,11 +107,11 @@ async fn with_progress<T>(doing: &str, work: impl AsyncFnOnce(&watch::Sender<Pro
     progress::during(doing, async |shown| {
         let work = work(&told);
         tokio::pin!(work);
-        let (begin, mut ticks) = (Instant::now(), tokio::time::interval(EVERY));
+        let (begin, mut ticks) = (SystemClock.now(), tokio::time::interval(EVERY));
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                _ = ticks.tick() => shown.say(line(doing, *told.borrow(), begin.elapsed())),
+                _ = ticks.tick() => shown.say(line(doing, *told.borrow(), SystemClock.now().since(begin))),
             }
         }
     })

@@ -14,9 +14,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
-
-/// Instead of a time that the clock cannot tell.
-const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+use crate::clock;
 
 /// The timer of a connection, while no statement uses it. It belongs to the runtime that runs the connection, and does not
 /// outlive it.
@@ -42,7 +40,7 @@ pub(super) struct Deadline<'a> {
 impl<'a> Deadline<'a> {
     /// A limit that ends so long after `began`.
     pub(super) fn on(connection: &'a Connection, began: Instant, limit: Duration) -> Self {
-        let until = began.checked_add(limit).unwrap_or(began + FAR_FUTURE);
+        let until = clock::later(began, limit);
         let home = connection.timer();
         let sleep = match home.take() {
             Some(mut sleep) => {

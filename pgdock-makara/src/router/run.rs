@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{TimeoutType, Timeouts};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::connection::{Lease, PoolError};
 use super::error::{described, is_for_good};
@@ -17,7 +17,7 @@ use super::fleet::Node;
 use super::session::{Demand, Writing, demand};
 use super::work::Work;
 use super::{Error, Reads, Shared};
-use crate::{CommitToken, Decision, Target};
+use crate::{CommitToken, Decision, Target, clock};
 
 mod attempt;
 mod read;
@@ -83,7 +83,7 @@ impl Shared {
     /// A connection to the primary, once there is one.
     pub(super) async fn primary(&self) -> Result<(Arc<Node>, Lease), Error> {
         let wait = self.limits.failover_wait;
-        let until = Instant::now() + wait;
+        let until = clock::after(wait);
         let mut last = None;
         loop {
             let primary = self.fleet.view().primary().cloned();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, Stream};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_postgres::CopyInSink;
 
 use super::connection::Lease;
@@ -15,6 +15,7 @@ use super::error::{Failure, failure};
 use super::run::Ran;
 use super::session::Writing;
 use super::{Error, Shared};
+use crate::clock;
 
 /// The rows of a statement, one after the other.
 pub type RowStream = Streaming<tokio_postgres::RowStream>;
@@ -85,7 +86,7 @@ where
         }
         let Poll::Ready(next) = this.inner.as_mut().poll_next(context) else {
             if !std::mem::replace(&mut this.waiting, true) {
-                this.alarm.as_mut().reset(Instant::now() + this.limit);
+                this.alarm.as_mut().reset(clock::after(this.limit));
             }
             ready!(this.alarm.as_mut().poll(context));
             // The lease cancels what still runs.

@@ -1,15 +1,14 @@
 //! `pgdock backup verify`
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use jiff::Timestamp;
 use pgdock_core::backup::restore::{Action, Recovery, Target};
 use pgdock_core::backup::verify::boot::boot;
 use pgdock_core::backup::verify::{Boot, Level, Report, read_all};
 use pgdock_core::backup::{Catalog, Label, Manifest, Repository};
-use pgdock_core::clock::SystemClock;
+use pgdock_core::clock::{Clock as _, SystemClock};
 use pgdock_core::postgres::os_user::OsUser;
 use pgdock_core::{Error, Result, Settings};
 
@@ -51,7 +50,7 @@ pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let repository = Repository::open(&settings).await?;
     let catalog = Catalog::load(&*repository.sink, &repository.codec).await?;
     let manifest = &catalog.find(args.label.as_ref())?.manifest;
-    let begin = Instant::now();
+    let begin = SystemClock.now();
     let processes = processes(&settings);
     let read = with_progress("reading the backup", async |progress| {
         read_all(repository.sink.clone(), &repository.codec, manifest, processes, progress).await
@@ -59,7 +58,7 @@ pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     .await?;
     let mut report = Report {
         label: manifest.label.clone(),
-        at: Timestamp::now(),
+        at: SystemClock.wall(),
         level: Level::Digests,
         objects: read.objects,
         bytes: read.bytes,
@@ -74,7 +73,7 @@ pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         report.level = Level::Boot;
         (report.reached, report.printed, report.problems) = (booted.reached, booted.printed, booted.problems);
     }
-    (report.at, report.seconds) = (Timestamp::now(), begin.elapsed().as_secs());
+    (report.at, report.seconds) = (SystemClock.wall(), SystemClock.now().since(begin).as_secs());
     report.save(&*repository.sink, &repository.codec).await?;
     match args.output.output {
         Format::Json => output::json(&report)?,

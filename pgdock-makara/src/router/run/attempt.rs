@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join;
-use tokio::time::Instant;
 use tokio_postgres::types::PgLsn;
 
+use crate::clock;
 use crate::router::Shared;
 use crate::router::connection::{Connection, Lease};
 use crate::router::deadline::Deadline;
@@ -60,7 +60,7 @@ impl Shared {
         let sent = AtomicBool::new(false);
         lease.begin();
         let mut stale = alone;
-        let began = Instant::now();
+        let began = clock::present();
         let mut deadline = Deadline::on(lease, began, limit);
         let outcome = loop {
             let outcome = deadline.bound(both(lease, work, beside, &sent)).await;
@@ -73,7 +73,7 @@ impl Shared {
                 outcome => break outcome,
             }
         };
-        node.stats.took(began.elapsed());
+        node.stats.took(clock::present() - began);
         let was_sent = sent.load(Ordering::Relaxed);
         match outcome {
             Ok(_) if !lease.is_confirmed() => {

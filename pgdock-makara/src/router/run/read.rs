@@ -7,13 +7,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::{self, Attempt, Beside, REPLAYED};
 use super::{Error, Ran};
-use crate::CommitToken;
 use crate::router::connection::Lease;
 use crate::router::error::{Failure, failure};
 use crate::router::fleet::Node;
 use crate::router::session::{Demand, Writing, demand};
 use crate::router::work::Work;
 use crate::router::{Reads, Shared, Sticky};
+use crate::{CommitToken, clock};
 
 /// Between two looks at a standby that is waited for. Replay moves by the record, and a look costs it little.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -42,8 +42,8 @@ impl Shared {
         let mut tried: Vec<Arc<Node>> = Vec::new();
         // All the time that the reader is ready to wait for standbys, however many there are.
         let wait = token.map(|_| match self.sticky {
-            Sticky::Lsn { wait, .. } => Instant::now() + wait,
-            _ => Instant::now(),
+            Sticky::Lsn { wait, .. } => clock::after(wait),
+            _ => clock::present(),
         });
         while let Some((node, beside)) = self.pick(&tried, token.as_ref()) {
             if !tried.is_empty() {
@@ -165,7 +165,7 @@ impl Shared {
         limit: Duration,
     ) -> Result<bool, Attempt<T>> {
         loop {
-            if Instant::now() + LOOK_EVERY > until {
+            if clock::after(LOOK_EVERY) > until {
                 return Ok(false);
             }
             sleep(LOOK_EVERY).await;
@@ -206,8 +206,8 @@ impl Shared {
             let Ok(lease) = self.connect(&node).await else { continue };
             let Some(Floor { lsn, .. }) = asked else { return Ok((node, lease)) };
             let until = match self.sticky {
-                Sticky::Lsn { wait, .. } => Instant::now() + wait.max(2 * LOOK_EVERY),
-                _ => Instant::now() + 2 * LOOK_EVERY,
+                Sticky::Lsn { wait, .. } => clock::after(wait.max(2 * LOOK_EVERY)),
+                _ => clock::after(2 * LOOK_EVERY),
             };
             match self.catches_up::<()>(&lease, lsn, until, self.limits.statement).await {
                 Ok(true) => return Ok((node, lease)),
